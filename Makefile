@@ -1,0 +1,56 @@
+# make book · make test · make lab · make check · make outputs · make pins · make clean; each sets up .venv by itself.
+PYTHON ?= python3
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+V := .venv/bin
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+.DEFAULT_GOAL := help
+.PHONY: help book test lab check browser browser-only outputs recorded pins clean
+
+help:
+	@sed -n 1p Makefile
+
+# torch goes first and alone: the index of CPU builds is tried, and pip's ordinary index serves where it is out of reach.
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(V)/python || $(PYTHON) -m venv .venv
+	$(V)/python -c "import sys; assert sys.version_info >= (3, 11), 'Python 3.11 or later is needed'"
+	$(V)/pip install --quiet --disable-pip-version-check --retries 1 --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch==2.13.0
+	$(V)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test]"
+	touch $@
+
+.venv/.lab: .venv/.installed
+	$(V)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab]"
+	mkdir -p .venv/share/jupyter/lab/settings
+	printf '%s\n' '{"@jupyterlab/docmanager-extension:plugin": {"defaultViewers": {"markdown": "Jupytext Notebook", "myst": "Jupytext Notebook"}}}' \
+		> .venv/share/jupyter/lab/settings/overrides.json
+	touch $@
+
+# --all: after a failed strict build Sphinx would otherwise call the unchanged broken pages a success.
+book: .venv/.installed
+	$(ONE_THREAD) $(V)/jupyter-book build --all -W -n --keep-going .
+
+test: .venv/.installed
+	$(ONE_THREAD) $(V)/pytest --nbval
+
+browser: book browser-only
+
+browser-only: .venv/.installed
+	$(V)/pytest -m browser tests/test_pages.py
+
+check: test browser
+
+lab: .venv/.lab
+	$(V)/jupyter lab chapters
+
+outputs: .venv/.installed
+	$(ONE_THREAD) $(V)/pytest --nbval --nbval-update chapters
+
+pins: .venv/.lab
+	$(V)/pip freeze --exclude-editable | grep -viE '^(torch|triton|nvidia|cuda)' > constraints.txt
+	echo torch==2.13.0 >> constraints.txt
+
+clean:
+	rm -rf _build .pytest_cache .hypothesis .ruff_cache eoslib.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+recorded: .venv/.installed
+	for script in recorded/*.py; do $(ONE_THREAD) $(V)/python $$script || exit 1; done

@@ -1,0 +1,251 @@
+r"""The loops over time: gradient descent `descend`, and gradient flow `flow`.
+
+Descent is :math:`W_\ell \leftarrow W_\ell - \eta \nabla_\ell f(W)` for all layers at once (equation 2 of the paper).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.integrate import solve_ivp
+
+from . import network, validate
+
+# A chunk of runs whose (n, d, d) arrays stay below this size keeps its temporaries in cache and off the page-fault path.
+CHUNK_BYTES = 96 * 1024
+# Products (or whole states) held back so that their singular values are taken in one batched call.
+BLOCK_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `descend` returns. Batch axes (...) are those of the learning rates, then those of `W`; T states are recorded.
+
+    From step ``diverged_at`` on, what was recorded of a run is ``inf``; ``weights`` is its last state with a finite loss.
+    """
+
+    weights: np.ndarray  # (..., L, d, d), the final state
+    steps: np.ndarray  # (T,), which steps were recorded; 0 is the start
+    loss: np.ndarray  # (..., T)
+    singular_values: np.ndarray | None  # (..., T, d) of the end-to-end matrix, largest first
+    diverged: np.ndarray  # (...), bool
+    diverged_at: np.ndarray  # (...), int: first step whose loss is not finite, -1 where there is none
+    learning_rate: np.ndarray  # (...)
+    observed: dict = field(default_factory=dict)  # name -> (..., T, *shape)
+
+
+def descend(W, M, learning_rate, steps, *, keep=None, every=1, observe=None, singular_values=True) -> Run:
+    r"""Run gradient descent and record the loss and the singular values of the end-to-end matrix.
+
+    Runs are independent: a batch gives bit for bit what its runs give one by one.
+
+    Parameters
+    ----------
+    W : (..., L, d, d) array
+        Starting weights, one network or a batch. Floating dtypes are kept; singular values of longdouble and object
+        arrays are taken in float64.
+    M : (d, d) array
+        Target.
+    learning_rate : float or array
+        :math:`\eta > 0`. An array gives one run per rate, with its axes in front of the batch axes of `W`.
+    steps : int
+        Number of updates; states 0 to `steps` exist.
+    keep : int, optional
+        Record only the last `keep` states.
+    every : int
+        Record only states whose number is a multiple of `every`.
+    observe : dict of str to callable, optional
+        Further records. Each function gets weights of shape (k, n, L, d, d), for k states of n runs, and returns an
+        array of shape (k, n, ...). (n counts the runs of one chunk.)
+    singular_values : bool
+        Pass ``False`` to leave them out; they are most of the cost for d >= 50.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        On wrong shapes, entries that are not finite, rates that are not positive, or counts below their least value.
+
+    Examples
+    --------
+    One mode, L = 2, beyond the edge: the product settles on a two-cycle around 1.
+
+    >>> run = descend(np.full((2, 1, 1), 0.9), np.eye(1), 1.1, 2000, keep=4)
+    >>> run.singular_values.ravel().round(6).tolist()
+    [1.245597, 0.663494, 1.245597, 0.663494]
+    """
+    W, M, _ = validate.weights(W, M)
+    rates = validate.positive("learning_rate", learning_rate)
+    steps = validate.integer("steps", steps, least=0)
+    every = validate.integer("every", every, least=1)
+    first = 0 if keep is None else max(0, steps + 1 - validate.integer("keep", keep, least=1))
+    recorded = np.arange(-(-first // every) * every, steps + 1, every)
+
+    if recorded.size == 0:
+        raise ValueError(f"every: got {every}, but none of the states {first} to {steps} is a multiple of it")
+
+    batch = W.shape[:-3]
+    shape = rates.shape + batch
+    if 0 in shape:
+        raise ValueError(f"learning_rate: got shape {rates.shape} with W of shape {W.shape}, needs at least one run")
+    rates_flat = np.broadcast_to(rates.reshape(rates.shape + (1,) * len(batch)), shape).reshape(-1)
+    runs_flat = np.broadcast_to(W, shape + W.shape[-3:]).reshape((-1,) + W.shape[-3:])
+    chunk = max(1, CHUNK_BYTES // (W.shape[-1] ** 2 * W.dtype.itemsize))
+    parts = [
+        _chunk(runs_flat[i : i + chunk], M, rates_flat[i : i + chunk], steps, recorded, observe or {}, singular_values)
+        for i in range(0, len(rates_flat), chunk)
+    ]
+
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    joined = {key: a.reshape(shape + a.shape[1:]) for key, a in joined.items()}
+    return Run(
+        weights=joined.pop("weights"),
+        steps=recorded,
+        loss=joined.pop("loss"),
+        singular_values=joined.pop("singular_values", None),
+        diverged=joined["diverged_at"] >= 0,
+        diverged_at=joined.pop("diverged_at"),
+        learning_rate=rates_flat.reshape(shape),
+        observed={name: joined[f"observed {name}"] for name in observe or {}},
+    )
+
+
+def flow(W, M, times, *, rtol=1e-10, atol=1e-12) -> np.ndarray:
+    r"""Gradient flow :math:`\dot W_\ell = -\nabla_\ell f(W)`, by SciPy's eighth-order Runge-Kutta method.
+
+    Parameters
+    ----------
+    W : (L, d, d) array
+        Start at time 0.
+    M : (d, d) array
+        Target.
+    times : (T,) array_like
+        Non-negative, increasing.
+    rtol, atol : float
+        Tolerances of the integrator, per step.
+
+    Returns
+    -------
+    (T, L, d, d) ndarray
+
+    Raises
+    ------
+    ValueError
+        On wrong shapes or times.
+    RuntimeError
+        If the integrator gives up.
+
+    Examples
+    --------
+    The difference of squares of two layers is conserved:
+
+    >>> a, b = flow(np.array([[[2.0]], [[1.0]]]), np.eye(1), [1.0])[0].ravel()
+    >>> round(float(a**2 - b**2), 8)
+    3.0
+    """
+    W, M, _ = validate.weights(W, M)
+    times = validate.positive("times", times, zero=True)
+    if W.ndim != 3:
+        raise ValueError(f"W: got shape {W.shape}, needs one network (L, d, d)")
+    if times.ndim != 1 or times.size == 0 or np.any(np.diff(times) <= 0):
+        raise ValueError("times: needs a non-empty increasing list")
+
+    def slope(_, w):
+        return -network.gradient(w.reshape(W.shape), M).ravel()
+
+    solution = solve_ivp(slope, (0.0, times[-1] or 1.0), W.ravel(), method="DOP853", t_eval=times, rtol=rtol, atol=atol)
+    if not solution.success:
+        raise RuntimeError(f"gradient flow stopped at time {solution.t[-1] if solution.t.size else 0.0}: {solution.message}")
+    return solution.y.T.reshape((-1,) + W.shape)
+
+
+def _advance(parts, M, rates):
+    """One update of a list of layers; returns the new layers and the product and residual of the old ones."""
+    products = network.prefixes(parts)
+    residual = products[-1] - M
+    gradients = network.sweep_back(parts, products, residual)
+    return [w - rates * g for w, g in zip(parts, gradients)], products[-1], residual
+
+
+def _chunk(W, M, rates, steps, recorded, observe, singular_values):
+    """Descend a few runs W (n, L, d, d) together, in blocks of steps; see `descend`."""
+    n, depth, width, _ = W.shape
+    rates = rates.astype(W.dtype)
+    parts = [np.ascontiguousarray(part) for part in network.layers(W)]
+    single = n == 1  # two-dimensional products skip the overhead of a batch and give the same bits
+    parts = [part[0] for part in parts] if single else parts
+    held = width**2 * n * W.dtype.itemsize * (depth if observe else 1)
+    block = int(np.clip(BLOCK_BYTES // held, 1, 256))
+    wanted = np.zeros(steps + 1, bool)
+    wanted[recorded] = True
+    diverged_at = np.full(n, -1)
+    out = {}
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, steps + 1, block):
+            stop = min(start + block, steps + 1)
+            before, states, products, losses = parts, [], [], []
+            for t in range(start, stop):
+                after, P, R = _advance(parts, M, rates[0] if single else rates[:, None, None])
+                losses.append((R * R).sum((-2, -1)) / 2)
+                if wanted[t]:
+                    products.append(P)
+                    states.append(parts if observe else None)
+                parts = after if t < steps else parts
+            losses = np.stack(losses).reshape(stop - start, n)
+            failed = ~_finite(losses)
+            if failed.any():
+                parts, rates = _stop_diverged(diverged_at, failed, before, parts, M, rates, start)
+            if products:
+                chosen = np.flatnonzero(wanted[start:stop])
+                dead = (diverged_at >= 0) & (start + chosen[:, None] >= diverged_at)
+                record = {"loss": losses[chosen]}
+                if singular_values:
+                    record["singular_values"] = _singular_values(np.stack(products).reshape(-1, n, width, width), dead)
+                record |= _observe(observe, states, dead, (-1, n, depth, width, width))
+                for key, value in record.items():
+                    mask = dead.reshape(dead.shape + (1,) * (value.ndim - 2))
+                    out.setdefault(key, []).append(np.where(mask, np.inf, value).swapaxes(0, 1))
+
+    stacked = np.stack(parts, axis=-3)
+    joined = {key: np.concatenate(blocks, axis=1) for key, blocks in out.items()}
+    return joined | {"weights": stacked[None] if single else stacked, "diverged_at": diverged_at}
+
+
+def _stop_diverged(diverged_at, failed, before, parts, M, rates, start):
+    """Set runs that failed in this block back to their last finite state, and their rate to zero."""
+    single = parts[0].ndim == 2
+    parts, rates = [part.copy() for part in parts], rates.copy()
+    for i in np.flatnonzero(failed.any(axis=0) & (diverged_at < 0)):
+        count = int(np.argmax(failed[:, i]))
+        diverged_at[i] = start + count
+        state = before if single else [part[i] for part in before]
+        for _ in range(count - 1):
+            state, _, _ = _advance(state, M, rates[i])
+        for part, layer in zip(parts, state):
+            part[... if single else i] = layer
+        rates[i] = 0
+    return parts, rates
+
+
+def _singular_values(products, dead):
+    """Singular values of (k, n, d, d) products, in float64 where LAPACK has no routine for the dtype."""
+    P = products if products.dtype in (np.float32, np.float64) else products.astype(float)
+    return np.linalg.svd(np.where(dead[..., None, None], 0, P), compute_uv=False)
+
+
+def _observe(observe, states, dead, shape):
+    """Values of the user's functions on the recorded states; states past divergence are shown as zeros."""
+    if not observe:
+        return {}
+    history = np.stack([np.stack(parts, axis=-3) for parts in states]).reshape(shape)
+    history = np.where(dead[..., None, None, None], 0, history)
+    return {f"observed {name}": np.asarray(function(history)) for name, function in observe.items()}
+
+
+def _finite(values):
+    return np.isfinite(values.astype(float) if values.dtype == object else values)

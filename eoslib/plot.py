@@ -1,0 +1,167 @@
+"""One figure style for the book, thresholds with names, and the numbers behind a figure as a CSV file."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; black is kept for text and thresholds.
+COLOURS = {
+    "blue": "#0072B2",
+    "orange": "#D55E00",
+    "green": "#009E73",
+    "purple": "#CC79A7",
+    "sky": "#56B4E9",
+    "amber": "#E69F00",
+    "grey": "#767676",
+}
+
+
+def use_style() -> None:
+    """Set Matplotlib's defaults for the book; every chapter calls this once, before its first figure.
+
+    Examples
+    --------
+    >>> use_style()
+    >>> mpl.rcParams["figure.facecolor"]
+    'white'
+    """
+    mpl.rcParams.update(mpl.rcParamsDefault)
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (7.2, 3.2),
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "figure.facecolor": "white",
+            "savefig.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": cycler(color=list(COLOURS.values())),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "axes.axisbelow": True,
+            "grid.color": "#E6E6E6",
+            "grid.linewidth": 0.6,
+            "axes.titlesize": 10,
+            "axes.titlelocation": "left",
+            "axes.labelsize": 10,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "legend.fontsize": 9,
+            "legend.frameon": False,
+            "lines.linewidth": 1.4,
+            "lines.markersize": 3.5,
+            "font.size": 10,
+            "mathtext.fontset": "cm",
+        }
+    )
+
+
+def threshold(axis, value, label, *, along="x", where=0.98, colour="black") -> None:
+    """Draw a named dashed line at `value`: horizontal with ``along="x"``, vertical with ``along="y"``.
+
+    Parameters
+    ----------
+    axis : matplotlib.axes.Axes
+    value : float
+    label : str
+        The name, written beside the line.
+    along : {"x", "y"}
+        The axis the line runs along.
+    where : float
+        Position of the label along the line, 0 to 1.
+    colour : str
+
+    Raises
+    ------
+    ValueError
+        If `along` is neither "x" nor "y".
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> figure, axis = plt.subplots()
+    >>> threshold(axis, 2.0, "two")
+    >>> axis.texts[0].get_text()
+    'two'
+    >>> plt.close(figure)
+    """
+    if along not in ("x", "y"):
+        raise ValueError(f'along: got {along!r}, needs "x" or "y"')
+    horizontal = along == "x"
+    (axis.axhline if horizontal else axis.axvline)(value, color=colour, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1.5)
+    place = (where, value) if horizontal else (value, where)
+    axis.annotate(
+        label,
+        place,
+        xycoords=axis.get_yaxis_transform() if horizontal else axis.get_xaxis_transform(),
+        xytext=(0, 3) if horizontal else (3, 0),
+        textcoords="offset points",
+        ha=("right" if where > 0.5 else "left") if horizontal else "left",
+        va="bottom" if horizontal else ("top" if where > 0.5 else "bottom"),
+        color=colour,
+        fontsize=9,
+    )
+
+
+class Download:
+    """A link that saves the numbers behind a figure as CSV; it needs no server and no other file."""
+
+    def __init__(self, name: str, text: str, rows: int):
+        self.name, self.text, self.rows = name, text, rows
+
+    def __repr__(self) -> str:
+        return f"{self.name}.csv ({self.rows} rows)"
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.text.encode()).decode()
+        return (
+            f'<p class="figure-data"><a download="{self.name}.csv" href="data:text/csv;base64,{data}">'
+            f"Numbers behind this figure ({self.name}.csv, {self.rows} rows)</a></p>"
+        )
+
+
+def download(name: str, columns: dict, *, digits: int = 6) -> Download:
+    """Offer the numbers behind the figure `name` as a CSV file of the given columns.
+
+    Parameters
+    ----------
+    name : str
+        The figure's name, ``fig-...``.
+    columns : dict of str to (n,) array_like
+        Columns may differ in length; shorter ones end in empty cells.
+    digits : int
+        Significant digits written.
+
+    Raises
+    ------
+    ValueError
+        If the name does not begin with ``fig-`` or a column is not one-dimensional.
+
+    Examples
+    --------
+    >>> download("fig-example", {"step": [0, 1], "loss": [2.0, 0.5]})
+    fig-example.csv (2 rows)
+    """
+    if not name.startswith("fig-"):
+        raise ValueError(f'name: got {name!r}, needs a name that begins with "fig-"')
+    arrays = {key: np.asarray(column) for key, column in columns.items()}
+    for key, array in arrays.items():
+        if array.ndim != 1:
+            raise ValueError(f"columns[{key!r}]: got shape {array.shape}, needs one dimension")
+    rows = max((a.size for a in arrays.values()), default=0)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(arrays)
+    for i in range(rows):
+        writer.writerow([_cell(a[i], digits) if i < a.size else "" for a in arrays.values()])
+    return Download(name, stream.getvalue(), rows)
+
+
+def _cell(value, digits):
+    return f"{value:.{digits}g}" if isinstance(value, (float, np.floating)) else str(value)

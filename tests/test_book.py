@@ -1,0 +1,216 @@
+"""The book's own rules: what every chapter has, and that ledger, figures and chapters say the same."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = ROOT / "chapters"
+PAGES = sorted(CHAPTERS.glob("*.md"))
+HEADER = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  name: python3
+  display_name: Python 3 (ipykernel)
+  language: python
+---
+"""
+VERDICTS = re.compile(r"(proved|proved for \$?L = \d[\d, …-]*\$?|confirmed|corrected|refuted|reproduced|differs|not checked)")
+STATEMENTS = "definition lemma proposition theorem corollary observation conjecture".split()
+PREFIXES = ("def-", "lem-", "prop-", "thm-", "cor-", "obs-", "conj-")
+FIGURES_OF_THE_PAPER = 23
+
+
+def read(path):
+    return jupytext.read(path, fmt="md:myst")
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def has_assert(source):
+    """Whether the cell asserts something that is not a constant."""
+    found = [node.test for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assert)]
+    return bool(found) and not all(isinstance(test, ast.Constant) for test in found)
+
+
+def problems(path) -> list[str]:
+    """Everything in one notebook that breaks a rule; used on the chapters, and on planted faults in test_planted."""
+    text, cells, found = path.read_text(encoding="utf8"), code_cells(path), []
+    prose = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    if not text.startswith(HEADER):
+        found.append("header differs from the book's")
+    if re.search(r"\d", path.stem):
+        found.append("digit in the file name")
+    if len(re.findall(r"^# ", prose, re.M)) != 1:
+        found.append("needs exactly one H1")
+    checked = set()
+    for number, cell in enumerate(cells):
+        try:
+            tree = ast.parse(cell.source)
+        except SyntaxError as error:
+            found.append(f"cell {number}: {error}")
+            continue
+        found += [f"cell {number}: {p}" for p in code_problems(cell.source, tree)]
+        for tag in tags(cell):
+            if tag.startswith("check-"):
+                checked.add(tag)
+                if not has_assert(cell.source):
+                    found.append(f"cell {number}: tagged {tag} without an assert")
+    if not checked:
+        found.append("no check cell")
+    found += [f"check cell {tag} has no target line" for tag in sorted(checked) if f"({tag})=\n" not in prose + "\n"]
+    found += [f"label {label} has no check cell" for label in labels_in(prose) if f"check-{label}" not in checked]
+    return found + figure_problems(cells)
+
+
+def code_problems(source, tree):
+    """Rules for the code of one cell."""
+    lines = [line for line in source.split("\n") if line.strip()]
+    if len(lines) > 40:
+        yield f"{len(lines)} lines of code"
+    if re.search(r"np\.random\.(?!default_rng|Generator)\w+|default_rng\(\)|^\s*import warnings", source, re.M):
+        yield "unseeded or global randomness, or warnings switched off"
+    if re.search(r"(?<![\w.])/(tmp|home|root|work)/", source):
+        yield "a path of one machine"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Try) and any(isinstance(child, ast.Assert) for child in ast.walk(node)):
+            yield "an assert inside try"
+
+
+def figure_problems(cells):
+    """Every figure has a name, a caption, alternative text and its numbers."""
+    found = []
+    offered = re.findall(r"plot\.download\(\s*\"(fig-[\w-]+)\"", "\n".join(cell.source for cell in cells))
+    for number, cell in enumerate(cells):
+        options = cell.metadata.get("mystnb", {})
+        figure, alt = options.get("figure", {}), options.get("image", {}).get("alt", "")
+        if "plt.show()" in cell.source and not figure:
+            found.append(f"cell {number}: shows a figure without name and caption")
+        if not figure:
+            continue
+        name, caption = figure.get("name", ""), figure.get("caption", "")
+        if not re.fullmatch(r"fig(-[a-z]+)+", name):
+            found.append(f"cell {number}: figure name {name!r}")
+        if len(caption.split()) < 10 or len(caption.split()) > 110:
+            found.append(f"{name}: caption of {len(caption.split())} words")
+        if len(alt.split()) < 10:
+            found.append(f"{name}: alternative text of {len(alt.split())} words")
+        if name not in offered:
+            found.append(f"{name}: its numbers are not offered for download")
+    return found
+
+
+def labels_in(prose):
+    """Labels of all prf statements on a page."""
+    pattern = r"\{prf:(?:%s)\}[^\n]*\n:label: ([\w-]+)" % "|".join(STATEMENTS)
+    return re.findall(pattern, prose)
+
+
+def is_notebook(path):
+    return path.read_text(encoding="utf8").startswith("---\njupytext")
+
+
+NOTEBOOKS = [path for path in PAGES if is_notebook(path)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_chapter_keeps_the_rules(path):
+    assert problems(path) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_round_trip_through_jupytext(path):
+    """Opening and saving a chapter in JupyterLab changes nothing."""
+    command = [sys.executable, "-m", "jupytext", "--test-strict", str(path), "--to", "ipynb"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_cell_has_a_stored_output_and_no_image(path):
+    text = (ROOT / "tests" / "outputs" / f"{path.stem}.json").read_text(encoding="utf8")
+    assert len(json.loads(text)) == len(code_cells(path))
+    assert "image/" not in text and "<html" not in text
+
+
+def test_every_page_is_in_the_table_of_contents_once():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    listed = [toc["root"]] + [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert sorted(listed) == sorted(f"chapters/{path.stem}" for path in PAGES)
+
+
+def test_stored_outputs_belong_to_chapters():
+    assert {p.stem for p in (ROOT / "tests" / "outputs").glob("*.json")} == {p.stem for p in NOTEBOOKS}
+
+
+def rows(page, columns):
+    """Data rows of the page's tables with that many columns, each a list of cells."""
+    table = [line for line in (CHAPTERS / f"{page}.md").read_text(encoding="utf8").split("\n") if line.startswith("|")]
+    split = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table]
+    return [r for r in split if len(r) == columns and not set(r[0]) <= set("-: ")]
+
+
+def test_ledger_and_chapters_name_the_same_statements():
+    entries = [row for row in rows("ledger", 5) if row[0] != "paper"]
+    ledger = [re.fullmatch(r"\{prf:ref\}`([\w-]+)`", row[1])[1] for row in entries]
+    chapters = [label for path in NOTEBOOKS for label in labels_in(path.read_text(encoding="utf8"))]
+    assert len(set(ledger)) == len(ledger) and len(set(chapters)) == len(chapters)
+    assert sorted(ledger) == sorted(chapters)
+    assert all(label.startswith(PREFIXES) and not re.search(r"\d|[A-Z]", label) for label in ledger)
+
+
+def test_ledger_rows_have_a_verdict_and_point_at_a_check():
+    checks = {tag for path in NOTEBOOKS for cell in code_cells(path) for tag in tags(cell) if tag.startswith("check-")}
+    for row in rows("ledger", 5):
+        if row[0] == "paper":
+            continue
+        label = re.search(r"`([\w-]+)`", row[1])[1]
+        assert VERDICTS.fullmatch(row[2]), row
+        assert len(row[3].split()) >= 3, row
+        assert re.fullmatch(r"\[[^\]]+\]\(#check-[\w-]+\)", row[4]), row
+        assert f"check-{label}" in checks and f"#check-{label})" in row[4], row
+    for row in rows("ledger", 4):
+        if row[0] == "where":
+            continue
+        assert all(row[:3]), row
+        target = re.fullmatch(r"\[[^\]]+\]\(#(check-[\w-]+)\)", row[3])
+        assert target and target[1] in checks, row
+
+
+def test_figure_rows_point_at_figures_and_have_a_verdict():
+    drawn = {c.metadata["mystnb"]["figure"]["name"] for p in NOTEBOOKS for c in code_cells(p) if c.metadata.get("mystnb", {}).get("figure")}
+    numbers = set()
+    for row in rows("figures", 7):
+        if row[0] == "paper":
+            continue
+        numbers |= {int(n) for n in re.findall(r"\d+", row[0])}
+        names = re.findall(r"\{numref\}`(fig-[\w-]+)`", row[1])
+        assert names and set(names) <= drawn, row
+        assert row[5].startswith(("reproduced", "differs", "corrected")), row
+    assert numbers and numbers <= set(range(1, FIGURES_OF_THE_PAPER + 1))
+
+
+def test_nothing_in_the_sources_speaks_of_one_machine():
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    for name in listed.stdout.split("\n"):
+        path = ROOT / name
+        if path.suffix in {".md", ".yml", ".toml", ".cff", ".py"} and path.is_file() and path != Path(__file__):
+            assert not re.search(r"(?<![\w.])/(tmp|work|root|home)/\w", path.read_text(encoding="utf8")), name

@@ -1,0 +1,161 @@
+"""Gradient descent against a loop that is written out, batches against single runs, divergence, and gradient flow."""
+
+import mpmath
+import numpy as np
+import pytest
+
+from eoslib import descent, network
+
+RATES = np.array([0.02, 0.0315, 0.034, 0.2, 0.05])
+
+
+def setting(width=5, seed=0):
+    target = network.target((10, 9, 6), width, rng=np.random.default_rng(seed))
+    return network.initialise("unbalanced", depth=3, width=width, scale=0.01), target.matrix
+
+
+def by_hand(W, M, rate, steps):
+    """The update written with explicit products of three layers, sharing no code with the library."""
+    a, b, c = (np.array(w) for w in W)
+    for _ in range(steps):
+        R = c @ b @ a - M
+        a, b, c = a - rate * (c @ b).T @ R, b - rate * c.T @ R @ a.T, c - rate * R @ (b @ a).T
+    return np.stack([a, b, c])
+
+
+def test_descent_is_the_loop_written_out():
+    W, M = setting()
+    run = descent.descend(W, M, 0.02, 700)
+    np.testing.assert_allclose(run.weights, by_hand(W, M, 0.02, 700), atol=1e-12)  # stable rate: rounding does not grow
+    assert run.loss.shape == (701,) and run.singular_values.shape == (701, 5)
+    np.testing.assert_allclose(run.loss[-1], network.loss(run.weights, M), rtol=1e-14)
+    np.testing.assert_allclose(run.singular_values[-1], np.linalg.svd(network.product(run.weights), compute_uv=False), rtol=1e-14)
+
+
+@pytest.mark.parametrize("width", [1, 3, 5, 20])
+def test_a_batch_is_its_runs_bit_for_bit(width):
+    rng = np.random.default_rng(width)
+    W = rng.standard_normal((2, 3, width, width)) / np.sqrt(width)
+    M = rng.standard_normal((width, width))
+    observe = {"norm": lambda w: (w * w).sum((-3, -2, -1))}
+    together = descent.descend(W, M, RATES, 400, keep=150, every=7, observe=observe)
+    assert together.loss.shape[:2] == (5, 2) and together.observed["norm"].shape == together.loss.shape
+    for index in np.ndindex(5, 2):
+        alone = descent.descend(W[index[1]], M, RATES[index[0]], 400, keep=150, every=7, observe=observe)
+        for name in ("weights", "loss", "singular_values", "diverged_at"):
+            assert np.array_equal(getattr(together, name)[index], getattr(alone, name)), name
+        assert np.array_equal(together.observed["norm"][index], alone.observed["norm"])
+
+
+def test_chunks_do_not_change_a_bit(monkeypatch):
+    W, M = setting()
+    rates = np.linspace(0.02, 0.05, 23)
+    whole = descent.descend(W, M, rates, 300)
+    monkeypatch.setattr(descent, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(descent, "BLOCK_BYTES", 5000)
+    parts = descent.descend(W, M, rates, 300)
+    for name in ("weights", "loss", "singular_values", "diverged_at"):
+        assert np.array_equal(getattr(whole, name), getattr(parts, name)), name
+
+
+def test_divergence_is_reported_and_every_finite_value_is_kept():
+    W, M = setting()
+    run = descent.descend(W, M, RATES, 900, observe={"first": lambda w: w[..., 0, 0, 0]})
+    assert run.diverged.tolist() == [False, False, False, True, True]
+    for i in np.flatnonzero(run.diverged):
+        at = run.diverged_at[i]
+        assert np.isfinite(run.loss[i, :at]).all() and np.isinf(run.loss[i, at:]).all()
+        assert np.isfinite(run.singular_values[i, :at]).all() and np.isinf(run.singular_values[i, at:]).all()
+        assert np.isinf(run.observed["first"][i, at:]).all() and np.isfinite(run.observed["first"][i, :at]).all()
+        assert network.loss(run.weights[i], M) == run.loss[i, at - 1]  # the last state with a finite loss
+        with np.errstate(over="ignore", invalid="ignore"):
+            a, b, c = by_hand(W, M, RATES[i], at)
+            assert not np.isfinite(((c @ b @ a - M) ** 2).sum())
+    assert np.isfinite(run.weights).all() and run.diverged_at[:3].tolist() == [-1, -1, -1]
+
+
+def test_divergence_from_the_first_step():
+    run = descent.descend(np.full((3, 1, 1), 1e60), np.eye(1), 1.0, 5)
+    assert run.diverged and run.diverged_at == 0 and np.isinf(run.loss).all()
+    assert np.array_equal(run.weights, np.full((3, 1, 1), 1e60))
+
+
+def test_what_is_recorded():
+    W, M = setting()
+    full = descent.descend(W, M, 0.0315, 1000, observe={"w": lambda w: w})
+    last = descent.descend(W, M, 0.0315, 1000, keep=10)
+    thin = descent.descend(W, M, 0.0315, 1000, every=300)
+    assert last.steps.tolist() == list(range(991, 1001)) and np.array_equal(last.loss, full.loss[-10:])
+    assert thin.steps.tolist() == [0, 300, 600, 900] and np.array_equal(thin.singular_values, full.singular_values[::300])
+    assert np.array_equal(full.observed["w"][-1], full.weights) and np.array_equal(full.observed["w"][0], W)
+    assert descent.descend(W, M, 0.1, 0).loss.shape == (1,)
+    assert descent.descend(W, M, 0.1, 3, singular_values=False).singular_values is None
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.longdouble])
+def test_dtypes_are_kept(dtype):
+    W, M = setting()
+    run = descent.descend(W.astype(dtype), M.astype(dtype), 0.02, 600)
+    assert run.weights.dtype == run.loss.dtype == dtype
+    np.testing.assert_allclose(run.loss.astype(float), descent.descend(W, M, 0.02, 600).loss, atol=2e-3)
+
+
+def test_longdouble_is_closer_to_exact_arithmetic_than_float64():
+    with mpmath.workdps(40):
+        a, b, rate = mpmath.mpf(1) / 3, mpmath.mpf(1) / 5, mpmath.mpf(0.3)
+        for _ in range(30):
+            R = a * b - 1
+            a, b = a - rate * R * b, b - rate * R * a
+        errors = []
+        for dtype in (np.float64, np.longdouble):
+            start = np.array([[[dtype(1) / dtype(3)]], [[dtype(1) / dtype(5)]]])
+            end = descent.descend(start, np.eye(1, dtype=dtype), 0.3, 30).weights[0, 0, 0]
+            errors.append(float(abs(mpmath.mpf(np.format_float_positional(end)) - a)))
+    assert errors[1] < 1e-17 < errors[0] < 1e-13
+
+
+def test_mpmath_objects_run():
+    W = np.empty((2, 1, 1), object)
+    W[:] = mpmath.mpf("0.9")
+    run = descent.descend(W, np.array([[mpmath.mpf(1)]], object), 1.1, 20)
+    np.testing.assert_allclose(run.loss.astype(float), descent.descend(np.full((2, 1, 1), 0.9), np.eye(1), 1.1, 20).loss, rtol=1e-9)
+
+
+def test_flow_conserves_the_gaps_and_lowers_the_loss():
+    rng = np.random.default_rng(5)
+    W, M = rng.standard_normal((3, 4, 4)) / 2, rng.standard_normal((4, 4))
+    states = descent.flow(W, M, [0.0, 0.5, 2.0])
+    gaps = states[:, 1:].mT @ states[:, 1:] - states[:, :-1] @ states[:, :-1].mT
+    np.testing.assert_allclose(gaps, np.broadcast_to(gaps[0], gaps.shape), atol=1e-8)
+    assert np.all(np.diff(network.loss(states, M)) < 0) and np.array_equal(states[0], W)
+
+
+def test_flow_is_the_limit_of_descent():
+    W, M = setting(3)
+    end = descent.flow(W, M, [20.0])[0]
+    errors = [np.abs(descent.descend(W, M, 20.0 / n, n, keep=1).weights - end).max() for n in (4000, 8000)]
+    assert 1.9 < errors[0] / errors[1] < 2.1  # first order in the learning rate
+
+
+BAD = [
+    (lambda W, M: descent.descend(W, M, -0.1, 5), "learning_rate"),
+    (lambda W, M: descent.descend(W, M, 0.0, 5), "learning_rate"),
+    (lambda W, M: descent.descend(W, M, np.nan, 5), "learning_rate"),
+    (lambda W, M: descent.descend(W, M, [], 5), "learning_rate"),
+    (lambda W, M: descent.descend(W, M, 0.1, -1), "steps"),
+    (lambda W, M: descent.descend(W, M, 0.1, 2.5), "steps"),
+    (lambda W, M: descent.descend(W, M, 0.1, 5, keep=0), "keep"),
+    (lambda W, M: descent.descend(W, M, 0.1, 5, every=0), "every"),
+    (lambda W, M: descent.descend(W, M, 0.1, 5, keep=1, every=4), "every"),
+    (lambda W, M: descent.descend(W[0], M, 0.1, 5), "W"),
+    (lambda W, M: descent.descend(W, M[:2], 0.1, 5), "M"),
+    (lambda W, M: descent.flow(W[None], M, [1.0]), "W"),
+    (lambda W, M: descent.flow(W, M, [1.0, 1.0]), "times"),
+    (lambda W, M: descent.flow(W, M, [-1.0]), "times"),
+]
+
+
+@pytest.mark.parametrize("call, argument", BAD)
+def test_bad_input_is_named(call, argument):
+    with pytest.raises(ValueError, match=f"^{argument}: "):
+        call(*setting())

@@ -1,0 +1,94 @@
+"""The dense Hessian against torch and finite differences; the sharpness against LAPACK, with multiplicities."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eoslib import descent, hessian, network
+
+COMMON = settings(derandomize=True, deadline=None, max_examples=25)
+
+
+@COMMON
+@given(depth=st.integers(1, 6), width=st.integers(1, 4), seed=st.integers(0, 2**16))
+def test_dense_is_that_of_torch(depth, width, seed):
+    rng = np.random.default_rng(seed)
+    W, M = rng.standard_normal((depth, width, width)) / np.sqrt(width), rng.standard_normal((width, width))
+
+    def loss(flat):
+        product = torch.eye(width, dtype=torch.float64)
+        for part in flat.reshape(depth, width, width):
+            product = part @ product
+        return ((product - torch.tensor(M)) ** 2).sum() / 2
+
+    theirs = torch.autograd.functional.hessian(loss, torch.tensor(W.ravel())).numpy()
+    np.testing.assert_allclose(hessian.dense(W, M), theirs, rtol=0, atol=1e-13 * (1 + np.abs(theirs).max()))
+
+
+@COMMON
+@given(depth=st.integers(1, 6), width=st.integers(1, 8), seed=st.integers(0, 2**16))
+def test_dense_is_symmetric_and_differentiates_the_gradient(depth, width, seed):
+    rng = np.random.default_rng(seed)
+    W, M = rng.standard_normal((depth, width, width)) / np.sqrt(width), rng.standard_normal((width, width))
+    V = rng.standard_normal(W.shape)
+    V /= np.linalg.norm(V)
+    H, step = hessian.dense(W, M), 1e-5
+    assert np.array_equal(H, H.T)
+    finite = (network.gradient(W + step * V, M) - network.gradient(W - step * V, M)).ravel() / (2 * step)
+    np.testing.assert_allclose(H @ V.ravel(), finite, rtol=0, atol=1e-7 * (1 + np.abs(H).max()))
+
+
+def test_dense_of_a_batch_is_bit_for_bit_that_of_its_members():
+    rng = np.random.default_rng(0)
+    W, M = rng.standard_normal((2, 3, 4, 5, 5)), rng.standard_normal((5, 5))
+    H = hessian.dense(W, M)
+    assert all(np.array_equal(H[i], hessian.dense(W[i], M)) for i in np.ndindex(2, 3))
+
+
+@pytest.mark.parametrize("depth, width", [(1, 9), (2, 8), (3, 6), (6, 4), (3, 12)])
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_extreme_eigenvalues_are_those_of_lapack(depth, width, k):
+    rng = np.random.default_rng(depth)
+    W, M = rng.standard_normal((3, depth, width, width)) / np.sqrt(width), rng.standard_normal((width, width))
+    exact = np.linalg.eigvalsh(hessian.dense(W, M))
+    tolerance = 1e-12 * np.abs(exact).max()  # the residual bound is 1e-8; the error of a Ritz value is its square over the gap
+    np.testing.assert_allclose(hessian.sharpness(W, M, k=k).reshape(3, k), exact[:, : -k - 1 : -1], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(hessian.sharpness(W, M, k=k, smallest=True).reshape(3, k), exact[:, :k], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("start", ["balanced", "unbalanced"])
+@pytest.mark.parametrize("rate", [0.02, 0.032])
+def test_sharpness_all_along_a_run_that_begins_at_a_saddle_and_ends_at_the_edge(start, rate):
+    """Structured states: multiple eigenvalues, and a leading eigenvector that changes its symmetry class."""
+    target = network.target((10, 9, 6), 6, rng=np.random.default_rng(0), symmetric=True)
+    W = network.initialise(start, depth=3, width=6, scale=0.01)
+    states = descent.descend(W, target.matrix, rate, 900, every=9, observe={"w": lambda w: w}).observed["w"]
+    exact = np.linalg.eigvalsh(hessian.dense(states, target.matrix))
+    tolerance = 1e-10 * np.abs(exact).max(axis=-1)
+    assert np.all(np.abs(hessian.sharpness(states, target.matrix) - exact[:, -1]) < tolerance)
+    ten = hessian.sharpness(states, target.matrix, k=10)
+    assert np.all(np.abs(ten - exact[:, :-11:-1]) < tolerance[:, None])
+
+
+def test_a_zero_hessian_and_an_identity():
+    assert hessian.sharpness(np.zeros((3, 6, 6)), np.eye(6)) == 0
+    np.testing.assert_allclose(hessian.sharpness(np.zeros((1, 9, 9)), np.eye(9), k=5), np.ones(5), rtol=1e-14)
+
+
+def test_a_bound_that_cannot_be_reached_is_an_error_or_exact(monkeypatch):
+    rng = np.random.default_rng(0)
+    W, M = rng.standard_normal((3, 6, 6)), rng.standard_normal((6, 6))
+    exact = np.linalg.eigvalsh(hessian.dense(W, M))[-1]
+    np.testing.assert_allclose(hessian.sharpness(W, M, tolerance=0.0), exact, rtol=1e-13)
+    big, target = rng.standard_normal((4, 28, 28)) / 5, rng.standard_normal((28, 28))
+    monkeypatch.setattr(hessian, "KRYLOV_LIMIT", 15)
+    with pytest.raises(RuntimeError, match="relative residual"):
+        hessian.sharpness(big, target)
+
+
+@pytest.mark.parametrize("k", [0, -1, 1.5, 13])
+def test_bad_k_is_named(k):
+    with pytest.raises(ValueError, match="^k: got"):
+        hessian.sharpness(np.zeros((3, 2, 2)), np.eye(2), k=k)

@@ -1,0 +1,176 @@
+"""Loss, gradient and Hessian-vector product against finite differences, torch autograd, and the symmetries of the loss."""
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eoslib import network
+
+COMMON = settings(derandomize=True, deadline=None, max_examples=40)
+shapes = given(depth=st.integers(1, 6), width=st.integers(1, 8), seed=st.integers(0, 2**16))
+
+
+def sample(depth, width, seed, batch=()):
+    """A network whose end-to-end matrix is of order one, and a target."""
+    rng = np.random.default_rng(seed)
+    W = rng.standard_normal((*batch, depth, width, width)) / np.sqrt(width)
+    return W, rng.standard_normal((width, width)), rng
+
+
+@COMMON
+@shapes
+def test_gradient_is_that_of_torch_autograd(depth, width, seed):
+    W, M, _ = sample(depth, width, seed)
+    leaf = torch.tensor(W, requires_grad=True)
+    end_to_end = torch.linalg.multi_dot([leaf[i] for i in reversed(range(depth))]) if depth > 1 else leaf[0]
+    (((end_to_end - torch.tensor(M)) ** 2).sum() / 2).backward()
+    # at most 3 L products of matrices of norm about 2: rounding near 1e-14 times the size of the gradient
+    scale = 1 + np.abs(leaf.grad.numpy()).max()
+    np.testing.assert_allclose(network.gradient(W, M), leaf.grad.numpy(), rtol=0, atol=1e-13 * scale)
+
+
+@COMMON
+@shapes
+def test_gradient_is_the_central_difference_of_the_loss(depth, width, seed):
+    W, M, rng = sample(depth, width, seed)
+    V = rng.standard_normal(W.shape)
+    V /= np.linalg.norm(V)
+    step = 1e-5
+    slope = (network.loss(W + step * V, M) - network.loss(W - step * V, M)) / (2 * step)
+    # rounding 1e-16 f / step = 1e-11 f, truncation step^2 times a third derivative of order 100 f
+    np.testing.assert_allclose((network.gradient(W, M) * V).sum(), slope, rtol=0, atol=1e-7 * (1 + network.loss(W, M)))
+
+
+@COMMON
+@shapes
+def test_hessian_vector_product_is_the_derivative_of_the_gradient(depth, width, seed):
+    W, M, rng = sample(depth, width, seed)
+    V = rng.standard_normal(W.shape)
+    V /= np.linalg.norm(V)
+    step = 1e-5
+    finite = (network.gradient(W + step * V, M) - network.gradient(W - step * V, M)) / (2 * step)
+    scale = 1 + np.abs(network.gradient(W, M)).max()
+    np.testing.assert_allclose(network.hessian_vector_product(W, M, V), finite, rtol=0, atol=1e-7 * scale)
+
+
+@COMMON
+@shapes
+def test_rotations_of_the_target_rotate_the_gradient(depth, width, seed):
+    W, M, rng = sample(depth, width, seed)
+    Q = [np.linalg.qr(rng.standard_normal((width, width)))[0] for _ in range(depth + 1)]
+    turned = np.stack([Q[i + 1] @ W[i] @ Q[i].T for i in range(depth)])
+    target = Q[-1] @ M @ Q[0].T
+    G = network.gradient(W, M)
+    expected = np.stack([Q[i + 1] @ G[i] @ Q[i].T for i in range(depth)])
+    np.testing.assert_allclose(network.loss(turned, target), network.loss(W, M), rtol=1e-12)
+    np.testing.assert_allclose(network.gradient(turned, target), expected, atol=1e-12 * (1 + np.abs(G).max()))
+
+
+@COMMON
+@shapes
+def test_moving_a_factor_between_layers_leaves_the_loss(depth, width, seed):
+    W, M, rng = sample(depth, width, seed)
+    factors = np.exp(rng.uniform(-1, 1, depth))
+    factors /= np.prod(factors) ** (1 / depth)
+    moved = factors[:, None, None] * W
+    np.testing.assert_allclose(network.loss(moved, M), network.loss(W, M), rtol=1e-12)
+    # the gradient of each layer scales inversely, so <W_l, grad_l> is the same for every layer and every factor
+    inner = (moved * network.gradient(moved, M)).sum((-2, -1))
+    np.testing.assert_allclose(inner, (W * network.gradient(W, M)).sum((-2, -1)), atol=1e-11 * (1 + np.abs(inner).max()))
+
+
+@COMMON
+@shapes
+def test_a_batch_is_its_members_bit_for_bit(depth, width, seed):
+    W, M, rng = sample(depth, width, seed, batch=(2, 3))
+    V = rng.standard_normal(W.shape)
+    for index in np.ndindex(2, 3):
+        assert np.array_equal(network.product(W)[index], network.product(W[index]))
+        assert np.array_equal(network.gradient(W, M)[index], network.gradient(W[index], M))
+        assert np.array_equal(network.hessian_vector_product(W, M, V)[index], network.hessian_vector_product(W[index], M, V[index]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])
+def test_floating_dtypes_are_kept(dtype):
+    W, M, rng = sample(3, 4, 0)
+    W, M = W.astype(dtype), M.astype(dtype)
+    assert network.product(W).dtype == network.gradient(W, M).dtype == network.loss(W, M).dtype == dtype
+    assert network.hessian_vector_product(W, M, W).dtype == dtype
+
+
+def test_longdouble_really_computes_with_more_digits():
+    third = np.full((3, 1, 1), np.longdouble(1) / 3)
+    with mpmath.workdps(30):
+        exact = mpmath.mpf(1) / 27
+        error = abs(mpmath.mpf(str(network.product(third)[0, 0])) - exact)
+        assert error < 1e-19 < abs(mpmath.mpf(float(network.product(third.astype(float))[0, 0])) - exact)
+
+
+def test_mpmath_numbers_keep_their_digits():
+    with mpmath.workdps(50):
+        W = np.empty((2, 1, 1), object)
+        W[:] = mpmath.mpf(1) / 3
+        M = np.array([[mpmath.mpf(1)]], dtype=object)
+        assert abs(network.gradient(W, M)[0, 0, 0] + mpmath.mpf(8) / 27) < mpmath.mpf(10) ** -49
+
+
+def test_torch_tensors_pass_through():
+    W, M, rng = sample(3, 4, 1)
+    ours = network.gradient(torch.tensor(W), torch.tensor(M))
+    assert isinstance(ours, torch.Tensor)
+    np.testing.assert_allclose(ours.numpy(), network.gradient(W, M), atol=1e-14)
+
+
+def test_target_has_the_asked_singular_values_and_vectors():
+    t = network.target((5, 3, 3), 6, rng=np.random.default_rng(3))
+    np.testing.assert_allclose(np.linalg.svd(t.matrix, compute_uv=False), [5, 3, 3, 0, 0, 0], atol=1e-14)
+    np.testing.assert_allclose((t.left[:, :3] * [5, 3, 3]) @ t.right[:, :3].T, t.matrix, atol=1e-14)
+    assert not np.allclose(t.matrix, t.matrix.T)
+    symmetric = network.target((5, 3), 6, rng=np.random.default_rng(3), symmetric=True)
+    np.testing.assert_allclose(symmetric.matrix, symmetric.matrix.T, atol=1e-15)
+    assert np.array_equal(network.target((2, 1), 3, diagonal=True).matrix, np.diag([2.0, 1, 0]))
+
+
+def test_starts():
+    rng = np.random.default_rng(0)
+    for name in network.STARTS:
+        W = network.initialise(name, depth=4, width=3, scale=0.1, rng=rng)
+        assert W.shape == (4, 3, 3) and (np.all(W[-1] == 0) == (name != "balanced"))
+    W = network.initialise("orthogonal", depth=3, width=5, scale=0.1, rng=rng)
+    np.testing.assert_allclose(W[0] @ W[0].T, 0.01 * np.eye(5), atol=1e-16)
+    assert network.initialise("balanced", depth=2, width=2, scale=0.1, dtype=np.float32).dtype == np.float32
+
+
+EYE = np.eye(2)
+BAD = [
+    (lambda: network.loss(np.zeros((2, 3)), EYE), "W: got shape"),
+    (lambda: network.loss(np.zeros((2, 3, 2)), EYE), "W: got shape"),
+    (lambda: network.loss(np.zeros((2, 2, 2)), np.eye(3)), "M: got shape"),
+    (lambda: network.loss(np.full((2, 2, 2), np.nan), EYE), "W: got entries that are not finite"),
+    (lambda: network.gradient(np.zeros((2, 2, 2)), np.full((2, 2), np.inf)), "M: got entries that are not finite"),
+    (lambda: network.gradient(torch.full((2, 2, 2), torch.nan), torch.eye(2)), "W: got entries"),
+    (lambda: network.hessian_vector_product(np.zeros((2, 2, 2)), EYE, np.zeros((1, 2, 2))), "V: got shape"),
+    (lambda: network.product(np.array([["a"]])), "W: got"),
+    (lambda: network.target((1, 2), 3, diagonal=True), "singular_values: got"),
+    (lambda: network.target((2, 1), 1, diagonal=True), "at most width = 1"),
+    (lambda: network.target((2, -1), 3, diagonal=True), "singular_values: got"),
+    (lambda: network.target((2, 1), 3), "rng: got None"),
+    (lambda: network.target((2, 1), 3, rng=0), "rng: got 0"),
+    (lambda: network.initialise("zero", depth=2, width=2, scale=1), "start: got 'zero'"),
+    (lambda: network.initialise("balanced", depth=0, width=2, scale=1), "depth: got 0"),
+    (lambda: network.initialise("balanced", depth=-3, width=2, scale=1), "depth: got -3"),
+    (lambda: network.initialise("balanced", depth=2.5, width=2, scale=1), "depth: got 2.5"),
+    (lambda: network.initialise("balanced", depth=2, width=0, scale=1), "width: got 0"),
+    (lambda: network.initialise("balanced", depth=2, width=2, scale=0), "scale: got 0"),
+    (lambda: network.initialise("gaussian", depth=2, width=2, scale=1), "rng: got None"),
+    (lambda: network.initialise("orthogonal", depth=2, width=2, scale=1), "rng: got None"),
+]
+
+
+@pytest.mark.parametrize("call, message", BAD, ids=[message for _, message in BAD])
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match="^" + message.replace("(", r"\(") if message[0] != "a" else message):
+        call()

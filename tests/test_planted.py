@@ -1,0 +1,118 @@
+"""Planted faults: a chapter that lies, raises or checks nothing must fail. Each runs in a pytest process of its own."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_book import HEADER, problems
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CELLS = """
+# A chapter states something
+
+(check-lem-x)=
+```{code-cell} ipython3
+:tags: [check-lem-x]
+
+value = 6 * 7
+assert value == 42
+print("value", value)
+```
+
+```{code-cell} ipython3
+value
+```
+"""
+
+
+def run(folder, cells, *options, stored=None):
+    """Collect one planted chapter with the book's own conftest; return pytest's exit code and its report."""
+    (folder / "chapters").mkdir(exist_ok=True)
+    (folder / "tests" / "outputs").mkdir(parents=True, exist_ok=True)
+    for name in ("conftest.py", "pyproject.toml", "jupytext.toml"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "_ext", folder / "_ext", dirs_exist_ok=True)
+    (folder / "chapters" / "planted.md").write_text(HEADER + cells, encoding="utf8")
+    if stored is not None:
+        (folder / "tests" / "outputs" / "planted.json").write_text(json.dumps(stored))
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", *options, "chapters"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+
+
+HONEST = [[{"stdout": "value 42\n"}], [{"text/plain": "42"}]]
+
+
+def test_an_honest_chapter_passes_and_goes_to_the_book(tmp_path):
+    code, report = run(tmp_path, CELLS, stored=HONEST)
+    assert code == 0 and "2 passed" in report, report
+    assert list((tmp_path / "_build" / ".jupyter_cache").glob("*/executed/*/base.ipynb"))
+
+
+FAULTS = {
+    "a changed printed value": (CELLS, [[{"stdout": "value 41\n"}], [{"text/plain": "42"}]], "Cell outputs differ"),
+    "a changed displayed value": (CELLS, [[{"stdout": "value 42\n"}], [{"text/plain": "43"}]], "Cell outputs differ"),
+    "an output that is gone": (CELLS.replace('print("value", value)\n', ""), HONEST, "Missing output fields"),
+    "an output that is new": (CELLS.replace("assert", 'print("more")\nassert'), HONEST, "Cell outputs differ"),
+    "a warning": (CELLS.replace("value = 6", "import sys; print('!', file=sys.stderr)\nvalue = 6"), HONEST, "stderr"),
+    "a raise": (CELLS.replace("assert value == 42", 'raise RuntimeError("planted")'), HONEST, "planted"),
+    "a failing assert": (CELLS.replace("== 42", "== 43"), HONEST, "AssertionError"),
+    "a glued number": (
+        CELLS.replace('print("value", value)', 'from myst_nb import glue\nglue("a", "0.1", display=False)'),
+        [[{"application/papermill.record/text/plain": "'0.2'"}], [{"text/plain": "42"}]],
+        "Cell outputs differ",
+    ),
+    "no stored outputs at all": (CELLS, None, "no stored output"),
+    "a cell without stored output": (CELLS, HONEST[:1], "no stored output"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_caught_and_does_not_reach_the_book(name, tmp_path):
+    cells, stored, message = FAULTS[name]
+    code, report = run(tmp_path, cells, stored=stored)
+    assert code == 1 and message in report, report
+    assert not (tmp_path / "_build").exists()
+
+
+def test_update_writes_text_and_leaves_images_out(tmp_path):
+    draw = "\n```{code-cell} ipython3\nimport matplotlib.pyplot as plt\nfigure = plt.figure(figsize=(2, 2))\nplt.show()\n```\n"
+    code, report = run(tmp_path, CELLS + draw, "--nbval-update")
+    assert code == 0, report
+    stored = json.loads((tmp_path / "tests" / "outputs" / "planted.json").read_text())
+    assert stored[:2] == HONEST and stored[2] == [{"text/plain": "<Figure size 200x200 with 0 Axes>"}]
+
+
+RULES = {
+    "no check cell": CELLS.replace("(check-lem-x)=\n", "").replace(":tags: [check-lem-x]\n\n", ""),
+    "without an assert": CELLS.replace("assert value == 42\n", ""),
+    "tagged check-lem-x without an assert": CELLS.replace("assert value == 42", "assert True"),
+    "has no target line": CELLS.replace("(check-lem-x)=\n", ""),
+    "label lem-y has no check cell": CELLS + "\n```{prf:lemma} Y\n:label: lem-y\n\nText.\n```\n",
+    "needs exactly one H1": CELLS + "\n# Another\n",
+    "an assert inside try": CELLS.replace("assert value == 42", "try:\n    assert value == 43\nexcept AssertionError:\n    pass"),
+    "global randomness": CELLS.replace("value = 6 * 7", "import numpy as np\nnp.random.seed(0)\nvalue = 42"),
+    "unseeded": CELLS.replace("value = 6 * 7", "import numpy as np\nrng = np.random.default_rng()\nvalue = 42"),
+    "lines of code": CELLS.replace("value = 6 * 7", "value = 6 * 7\n" * 41),
+    "without name and caption": CELLS.replace('print("value", value)', "plt.show()"),
+    "header differs": CELLS,
+    "digit in the file name": CELLS,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_broken_rule_is_found(rule, tmp_path):
+    name = "planted2.md" if rule == "digit in the file name" else "planted.md"
+    header = HEADER.replace("python3", "python4") if rule == "header differs" else HEADER
+    (tmp_path / name).write_text(header + RULES[rule], encoding="utf8")
+    assert any(rule in problem for problem in problems(tmp_path / name)), problems(tmp_path / name)
+
+
+def test_the_honest_chapter_breaks_no_rule(tmp_path):
+    (tmp_path / "planted.md").write_text(HEADER + CELLS, encoding="utf8")
+    assert problems(tmp_path / "planted.md") == []

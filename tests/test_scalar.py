@@ -1,0 +1,208 @@
+"""The one-mode map against the full matrices, against direct orbits and against polynomial roots."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eoslib import hessian, network, scalar
+
+depths = st.integers(2, 8)
+targets = st.floats(-3, 3).map(lambda x: 10.0**x)
+beyond = st.floats(-6, 1).map(lambda x: 2 + 10.0**x)  # q from just past the edge to 12
+examples = settings(derandomize=True, deadline=None, max_examples=40)
+
+
+def rate(q, target, depth):
+    return q / (depth * target ** (2 - 2 / depth))
+
+
+def settle(q, depth, steps=9000):
+    """Points (64, len(q)) that orbits visit after a long time."""
+    u, seen = np.full(len(q), 0.7), []
+    for index in range(steps + 64):
+        u = u + q / depth * (1 - u**depth) * u ** (depth - 1)
+        if index >= steps:
+            seen.append(u)
+    return np.array(seen)
+
+
+@examples
+@given(depth=depths, target=targets, q=st.floats(0.1, 3.0), u=st.floats(0.2, 1.3), seed=st.integers(0, 99))
+def test_step_is_what_the_matrices_do(depth, target, q, u, seed):
+    rng = np.random.default_rng(seed)
+    turns = [np.linalg.qr(rng.standard_normal((3, 3)))[0] for _ in range(depth + 1)]
+    size = target ** (1 / depth)
+    M = target * np.outer(turns[depth][:, 0], turns[0][:, 0])
+    W = np.array([u * size * np.outer(turns[k + 1][:, 0], turns[k][:, 0]) for k in range(depth)])
+    W = W - rate(q, target, depth) * network.gradient(W, M)
+    expected = scalar.step(u * size, target, depth, rate(q, target, depth))
+    got = np.array([turns[k + 1][:, 0] @ W[k] @ turns[k][:, 0] for k in range(depth)])
+    # about 2 * depth products of numbers of order target, each rounded once; the step itself is at most a few sizes
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13 * size * max(1, q))
+
+
+@examples
+@given(depth=depths, target=targets, q=beyond)
+def test_two_cycle_maps_onto_itself_inside_its_intervals(depth, target, q):
+    eta = rate(q, target, depth)
+    c = scalar.two_cycle(target, depth, eta)
+    np.testing.assert_allclose(scalar.step(c.low, target, depth, eta), c.high, rtol=2e-14)
+    np.testing.assert_allclose(scalar.step(c.high, target, depth, eta), c.low, rtol=2e-14 * q, atol=2e-14 * c.high * q)
+    assert c.low**depth < target < c.high**depth <= 4 / 3 * target * (1 + 1e-14)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 5])
+@pytest.mark.parametrize("q", [2.02, 2.4, 3.0, 5.0])
+def test_two_cycle_is_the_only_positive_one(depth, q):
+    # F(F(u)) - u as a polynomial, all its roots by an eigenvalue routine: 0, the minimum, the cycle, and none besides
+    u = np.polynomial.Polynomial([0, 1])
+    image = u + q / depth * (1 - u**depth) * u ** (depth - 1)
+    again = image + q / depth * (1 - image**depth) * image ** (depth - 1)
+    roots = (again - u).roots()
+    real = roots.real[(abs(roots.imag) < 1e-7) & (roots.real > 1e-3)]
+    positive = np.unique(real[image(real) > 1e-3].round(6))
+    c = scalar.two_cycle(1.0, depth, q / depth)
+    np.testing.assert_allclose(positive, [c.low, 1.0, c.high], atol=2e-6)
+
+
+@pytest.mark.parametrize("depth", range(2, 9))
+def test_no_positive_two_cycle_up_to_the_edge(depth):
+    u = np.linspace(0.05, 0.999, 5001)
+    for q in (0.5, 1.5, 1.99):
+        image = scalar.step(u, 1.0, depth, q / depth)
+        assert np.all(scalar.step(image, 1.0, depth, q / depth) > u)
+
+
+@examples
+@given(depth=depths, q=beyond)
+def test_multiplier_is_the_two_step_slope(depth, q):
+    c = scalar.two_cycle(1.0, depth, q / depth)
+    slopes = scalar.slope(c.low, 1.0, depth, q / depth) * scalar.slope(c.high, 1.0, depth, q / depth)
+    np.testing.assert_allclose(c.multiplier, slopes, rtol=1e-11, atol=1e-11 * q**2)
+    h = 1e-6  # central difference: truncation h^2 times a third derivative, rounding 1e-16 / h
+    ends = scalar.step(np.array([c.low - h, c.low + h]), 1.0, depth, q / depth)
+    ends = scalar.step(ends, 1.0, depth, q / depth)
+    scale = 1 + abs(c.multiplier)
+    np.testing.assert_allclose((ends[1] - ends[0]) / (2 * h), c.multiplier, atol=1e-5 * scale * depth**2)
+
+
+@examples
+@given(depth=depths, t=st.floats(-7, 0.3).map(lambda x: 10.0**x))
+def test_branch_parameter_inverts_the_branch(depth, t):
+    q, low, high = scalar.branch(t, depth)
+    np.testing.assert_allclose(np.log(high / low), 2 * t, rtol=1e-12, atol=1e-15)
+    # q - 2 is of order t^2, so that one rounding of q costs 1e-16 / t^2 in t, relative
+    np.testing.assert_allclose(scalar.branch_parameter(q, depth), t, rtol=1e-14 + 4e-16 / t**2, atol=3e-8)
+
+
+def test_two_layers_have_a_closed_form():
+    for q in (2.01, 2.3, 3.9):
+        c = scalar.two_cycle(7.0, 2, q / 14)
+        np.testing.assert_allclose([c.low * c.high, c.low**2 + c.high**2], [14 / q, 7 + 14 / q], rtol=1e-13)
+    w = scalar.window(2)
+    np.testing.assert_allclose(
+        [w.period_two, w.period_four, w.sign_change, w.divergence],
+        [2, 2 * (np.sqrt(5) - 1), 3 * np.sqrt(3) - 2, 4],
+        rtol=1e-13,
+    )
+
+
+@pytest.mark.parametrize("depth", range(2, 9))
+def test_windows_are_where_orbits_change_their_period(depth):
+    w = scalar.window(depth)
+    ends = [w.period_two, w.period_four, w.period_eight, w.chaos, w.sign_change, w.divergence]
+    assert ends == sorted(ends)
+    for edge, period in ((w.period_two, 1), (w.period_four, 2), (w.period_eight, 4)):
+        # just off an edge nearby orbits come closer by 0.3 % a step or more, and exp(-0.003 * 9000) is 2e-12
+        below, above = settle(edge + np.array([-3e-3, 3e-3]), depth).T
+        assert abs(below[period:] - below[:-period]).max() < 1e-8
+        assert abs(above[period:] - above[:-period]).max() > 1e-3
+        assert abs(above[2 * period :] - above[: -2 * period]).max() < 1e-8
+
+
+@pytest.mark.parametrize("depth", range(2, 9))
+def test_sign_change_and_divergence_are_where_orbits_do_so(depth):
+    w = scalar.window(depth)
+    starts = np.linspace(0.05, 1.0, 400)  # at or below the minimum, so that the first step stays positive
+
+    def extremes(q):
+        u, least, most = starts, starts, starts
+        for _ in range(400):
+            u = np.clip(scalar.step(u, 1.0, depth, q / depth), -50, 50)
+            least, most = np.minimum(least, u), np.maximum(most, abs(u))
+        return least.min(), most.max()
+
+    assert extremes(w.sign_change - 0.02)[0] > 0 > extremes(w.sign_change + 0.02)[0]
+    assert extremes(w.divergence - 0.02)[1] < 3
+    assert extremes(w.divergence + 0.02)[1] == 50
+
+
+@pytest.mark.parametrize("depth", range(2, 9))
+def test_laws_near_onset(depth):
+    delta = 1e-5
+    c = scalar.two_cycle(1.0, depth, (2 + delta) / depth)
+    law = np.sqrt(3 * delta / ((depth - 1) * (5 * depth - 4)))
+    # the next term of either law is of relative order delta, with a constant below 2 for these depths
+    np.testing.assert_allclose(c.high - c.low, law, rtol=3 * delta)
+    np.testing.assert_allclose(c.multiplier, 1 - 4 * delta, atol=3 * delta**2)
+
+
+@examples
+@given(depth=st.integers(2, 5), target=targets, q=st.floats(2.02, 2.48), ratio=st.floats(0.05, 0.95))
+def test_sharpness_on_cycle_is_that_of_the_matrices(depth, target, q, ratio):
+    eta = rate(q, target, depth)
+    c, s = scalar.two_cycle(target, depth, eta), scalar.sharpness_on_cycle(target, depth, eta)
+    M = np.diag([target, ratio * target])
+    for layer, closed in ((c.low, s.at_low), (c.high, s.at_high)):
+        W = np.array([np.diag([layer, (ratio * target) ** (1 / depth)])] * depth)
+        direction = np.zeros_like(W)
+        direction[:, 0, 0] = depth**-0.5
+        curvature = np.sum(direction * network.hessian_vector_product(W, M, direction))
+        np.testing.assert_allclose(curvature, closed, rtol=1e-11)
+    np.testing.assert_allclose(np.linalg.eigvalsh(hessian.dense(W, M))[-1], s.at_high, rtol=1e-11)
+    assert s.at_low < 2 / eta < s.at_high
+    np.testing.assert_allclose([s.mean, s.swing], [(s.at_low + s.at_high) / 2, s.at_high - s.at_low])
+
+
+def test_lyapunov_exponent_of_known_orbits():
+    c = scalar.two_cycle(1.0, 3, 2.3 / 3)
+    np.testing.assert_allclose(scalar.lyapunov(1.0, 3, 2.3 / 3), np.log(abs(c.multiplier)) / 2, atol=1e-9)
+    exponents = scalar.lyapunov(1.0, 2, np.array([2.2, 2.9]) / 2, steps=20000)
+    assert exponents[0] < -0.3 and exponents[1] > 0.2
+
+
+def test_arrays_and_floats_agree_and_float32_stays():
+    rates = np.array([2.1, 2.5, 6.0]) / 4
+    many = scalar.two_cycle(1.0, 4, rates)
+    for k, eta in enumerate(rates):
+        one = scalar.two_cycle(1.0, 4, eta)
+        assert isinstance(one.low, float)
+        np.testing.assert_allclose([many.low[k], many.high[k]], [one.low, one.high], rtol=1e-15)
+    assert scalar.step(np.float32([0.5, 0.6]), 1.0, 3, 0.7).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: scalar.step(1.0, 1.0, 1, 0.1), "depth"),
+        (lambda: scalar.step(1.0, 1.0, 2.5, 0.1), "depth"),
+        (lambda: scalar.step(np.nan, 1.0, 2, 0.1), "s"),
+        (lambda: scalar.slope(1.0, -1.0, 2, 0.1), "target"),
+        (lambda: scalar.two_cycle(0.0, 2, 0.1), "target"),
+        (lambda: scalar.two_cycle(1.0, 2, -0.1), "learning_rate"),
+        (lambda: scalar.two_cycle(1.0, 2, np.inf), "learning_rate"),
+        (lambda: scalar.two_cycle(1.0, 2, 1.0), "learning_rate"),  # exactly at the edge
+        (lambda: scalar.two_cycle(1.0, 2, np.array([0.9, 1.2])), "learning_rate"),
+        (lambda: scalar.sharpness_on_cycle(1.0, 2, 0.9), "learning_rate"),
+        (lambda: scalar.branch(-0.1, 2), "t"),
+        (lambda: scalar.branch_parameter(1.9, 2), "q"),
+        (lambda: scalar.window(1), "depth"),
+        (lambda: scalar.lyapunov(1.0, 2, 2.0), "learning_rate"),  # q = 4, where orbits diverge
+        (lambda: scalar.lyapunov(1.0, 2, 1.2, start=9.0), "start"),
+        (lambda: scalar.lyapunov(1.0, 2, 1.2, steps=0), "steps"),
+    ],
+)
+def test_bad_input_is_named(call, name):
+    with pytest.raises(ValueError, match=rf"^{name}: got"):
+        call()

@@ -1,0 +1,195 @@
+"""Closed-form spectra and escape times against dense Hessians, automatic differentiation and runs of gradient descent."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from eoslib import descent, escape, hessian, network
+
+seeds = st.integers(0, 2**32 - 1)
+few = settings(derandomize=True, deadline=None, max_examples=25)
+
+
+def orthogonal_factors(depth, width, rng):
+    return [np.linalg.qr(rng.standard_normal((width, width)))[0] for _ in range(depth + 1)]
+
+
+def aligned_network(values, target_values, rng):
+    """Weights Q_{l+1} diag(s_l) Q_l^T and the target Q_{L+1} diag(sigma) Q_1^T, for random orthogonal Q_l."""
+    depth, width = values.shape
+    Q = orthogonal_factors(depth, width, rng)
+    W = np.array([(Q[k + 1] * values[k]) @ Q[k].T for k in range(depth)])
+    sigma = np.zeros(width)
+    sigma[: len(target_values)] = target_values
+    return W, (Q[depth] * sigma) @ Q[0].T
+
+
+def minimum(sigma, depth, width, scale, init):
+    values = np.zeros((depth, width))
+    values[:, : len(sigma)] = np.asarray(sigma) ** (1 / depth)
+    if init == "unbalanced":
+        values[:-1, len(sigma) :] = scale
+    return values
+
+
+@few
+@given(seeds, st.integers(1, 6), st.sampled_from(["unbalanced", "balanced"]), st.booleans())
+def test_spectrum_at_minimum_is_the_dense_one(seed, depth, init, repeated):
+    rng = np.random.default_rng(seed)
+    width = int(rng.integers(1, 6 if depth < 4 else 4))
+    sigma = np.sort(10 ** rng.uniform(-1, 1, int(rng.integers(1, width + 1))))[::-1]
+    sigma = np.full_like(sigma, sigma[0]) if repeated else sigma
+    scale = 10 ** rng.uniform(-2, 0.3)
+    W, M = aligned_network(minimum(sigma, depth, width, scale, init), sigma, rng)
+    values, counts = hessian.spectrum_at_minimum(sigma, depth=depth, width=width, scale=scale, init=init)
+    assert counts.sum() == depth * width**2 and np.all(np.diff(values) < 0)
+    dense = np.linalg.eigvalsh(hessian.dense(W, M))[::-1]
+    # eigvalsh of n <= 150 parameters: a few ulp of the largest eigenvalue, times a modest factor
+    assert_allclose(np.repeat(values, counts), dense, atol=1e-13 * dense[0])
+
+
+@few
+@given(seeds, st.integers(1, 8))
+def test_spectrum_aligned_is_the_dense_one_anywhere(seed, depth):
+    rng = np.random.default_rng(seed)
+    width = int(rng.integers(1, 6 if depth < 5 else 4))
+    values, sigma = rng.standard_normal((2, depth, width)), 3 * rng.random(width)
+    closed = hessian.spectrum_aligned(values, sigma)
+    for batch in range(2):
+        dense = np.linalg.eigvalsh(hessian.dense(*aligned_network(values[batch], sigma, rng)))[::-1]
+        assert_allclose(closed[batch], dense, atol=1e-12 * np.abs(dense).max())
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_spectrum_against_automatic_differentiation(depth):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(depth)
+    sigma = (2.0, 0.7)
+    W, M = aligned_network(minimum(sigma, depth, 3, 0.4, "unbalanced"), sigma, rng)
+
+    def loss(flat):
+        product = torch.eye(3, dtype=torch.float64)
+        for layer in flat.reshape(depth, 3, 3):
+            product = layer @ product
+        return ((product - torch.from_numpy(M)) ** 2).sum() / 2
+
+    H = torch.autograd.functional.hessian(loss, torch.from_numpy(W.ravel())).numpy()
+    values, counts = hessian.spectrum_at_minimum(sigma, depth=depth, width=3, scale=0.4)
+    assert_allclose(np.repeat(values, counts), np.linalg.eigvalsh(H)[::-1], atol=1e-13 * values[0])
+
+
+def test_the_printed_list_is_incomplete():
+    sigma, depth, width, scale = np.array([3.0, 2.0]), 3, 4, 0.3
+    values, counts = hessian.spectrum_at_minimum(sigma, depth=depth, width=width, scale=scale)
+    assert counts[np.isclose(values, scale ** (2 * depth - 2))].sum() == 4  # (d - r)^2, missing in the paper
+    assert counts[values > 0].sum() == width**2
+    values, counts = hessian.spectrum_at_minimum(sigma, depth=depth, width=width, scale=scale, init="balanced")
+    assert counts[values > 0].sum() == width**2 - 4
+    assert counts[np.isclose(values, 3 ** (4 / 3))].sum() == 2 * 2  # 2 (d - r), not d - r
+
+
+@pytest.mark.parametrize("start", ["unbalanced", "orthogonal"])
+def test_a_run_ends_at_the_spectrum_up_to_the_square_of_the_scale(start):
+    rng = np.random.default_rng(1)
+    t = network.target((2.0, 1.0), 4, rng=rng)
+    W = network.initialise(start, depth=3, width=4, scale=0.05, rng=rng)
+    W = descent.descend(W, t.matrix, 0.05, 6000, keep=1).weights
+    dense = np.linalg.eigvalsh(hessian.dense(W, t.matrix))[::-1]
+    values, counts = hessian.spectrum_at_minimum(t.singular_values, depth=3, width=4, scale=0.05, init=start)
+    gap = np.abs(np.repeat(values, counts) - dense)
+    assert gap[0] < 0.05**4 and gap.max() < 2 * 0.05**2  # the sharpness to fourth order, the rest to second
+
+
+@pytest.mark.parametrize(
+    "changes, name",
+    [
+        ({"singular_values": (1.0, 0.0)}, "singular_values"),
+        ({"singular_values": (1.0,) * 5}, "singular_values"),
+        ({"singular_values": [[1.0]]}, "singular_values"),
+        ({"scale": 0.0}, "scale"),
+        ({"scale": -0.1}, "scale"),
+        ({"scale": (0.1, 0.2)}, "scale"),
+        ({"depth": 0}, "depth"),
+        ({"width": 2.5}, "width"),
+        ({"init": "gaussian"}, "init"),
+    ],
+)
+def test_spectrum_at_minimum_refuses(changes, name):
+    arguments = {"singular_values": (2.0, 1.0), "depth": 3, "width": 4, "scale": 0.1} | changes
+    with pytest.raises(ValueError, match=f"^{name}: got"):
+        hessian.spectrum_at_minimum(arguments.pop("singular_values"), **arguments)
+
+
+@pytest.mark.parametrize(
+    "layers, target, name",
+    [
+        (np.ones(3), (1.0,), "layer_singular_values"),
+        (np.ones((2, 3)), (1.0,) * 4, "target_singular_values"),
+        (np.ones((2, 3)), [[1.0]], "target_singular_values"),
+        (np.full((2, 3), np.nan), (1.0,), "layer_singular_values"),
+    ],
+)
+def test_spectrum_aligned_refuses(layers, target, name):
+    with pytest.raises(ValueError, match=f"^{name}: got"):
+        hessian.spectrum_aligned(layers, target)
+
+
+@pytest.mark.parametrize("depth", range(2, 9))
+def test_escape_law_and_exact_time_differ_by_a_constant(depth):
+    """The correction to the law tends to a constant, so it must not grow as the scale falls by a factor of ten."""
+    gaps = [
+        escape.time_to_reach(0.5, 0.5, depth, scale) - escape.escape_time(0.5, depth, scale) for scale in (1e-1, 1e-2)
+    ]
+    assert abs(gaps[1]) < 5 and abs(gaps[1] - gaps[0]) < 0.2
+
+
+@pytest.mark.parametrize("start", ["unbalanced", "balanced"])
+@pytest.mark.parametrize("depth, scale", [(2, 1e-3), (3, 0.02), (4, 0.08), (5, 0.18)])
+def test_escape_time_of_small_steps(depth, scale, start):
+    """With steps of 1/50 of the edge the run follows the flow; the law has an O(1) remainder beside times of 50 and more."""
+    m, rate = 1.0, 0.02 / depth
+    W = network.initialise(start, depth=depth, width=1, scale=scale)
+    steps = int(1.5 * escape.escape_time(m, depth, scale, start=start) / rate)
+    product = descent.descend(W, np.eye(1), rate, steps).singular_values[:, 0]
+    measured = rate * np.argmax(product > 0.5)
+    law = escape.escape_time(m, depth, scale, start=start)
+    assert abs(measured - law) < 0.03 * law + 1
+    if start == "unbalanced":
+        assert_allclose(measured, escape.time_to_reach(0.5, m, depth, scale), rtol=0.01)
+
+
+@pytest.mark.parametrize("depth, scale", [(3, 0.01), (4, 0.03), (6, 0.15), (8, 0.3)])
+def test_leaving_out_the_saddle_changes_nothing_else(depth, scale):
+    """The gap a^2 - b^2 at the end is that of the whole run up to a few times 1 / ((L - 2)^2 remaining)."""
+    m, rate = 0.5, 1.5 / (depth * 0.5 ** (2 - 2 / depth))
+    whole = network.initialise("unbalanced", depth=depth, width=1, scale=scale)
+    short = escape.leave_saddle(m, depth, scale, rate, remaining=300)
+    assert_allclose(short[0] ** 2 - short[-1] ** 2, scale**2, rtol=1e-9)
+    steps = 3000 + int(1.2 * escape.escape_time(m, depth, scale) / rate)
+    ends = [descent.descend(W, np.array([[m]]), rate, steps, keep=1).weights[:, 0, 0] for W in (whole, short)]
+    gaps = [end[0] ** 2 - end[-1] ** 2 for end in ends]
+    assert_allclose(network.product(ends[1][:, None, None]), m, rtol=1e-12)
+    assert_allclose(gaps[1], gaps[0], rtol=4 / ((depth - 2) ** 2 * 300))
+
+
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ((0.0, 3, 0.1), "target"),
+        ((1.0, 1, 0.1), "depth"),
+        ((1.0, 3, 0.0), "scale"),
+        ((1.0, 3, 1.0), "scale"),
+    ],
+)
+def test_escape_refuses(arguments, name):
+    for call in (escape.escape_time, lambda *a: escape.time_to_reach(0.5, *a), lambda *a: escape.leave_saddle(*a, 0.1)):
+        with pytest.raises(ValueError, match=f"^{name}: got"):
+            call(*arguments)
+    with pytest.raises(ValueError, match="^start: got"):
+        escape.escape_time(1.0, 3, 0.1, start="gaussian")
+    with pytest.raises(ValueError, match="^fraction: got"):
+        escape.time_to_reach(1.0, 1.0, 3, 0.1)
+    with pytest.raises(ValueError, match="^scale: got"):
+        escape.leave_saddle(1.0, 3, [0.1, 0.2], 0.1)
