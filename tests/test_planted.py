@@ -30,30 +30,7 @@ value
 """
 
 
-def run(folder, cells, *options, stored=None):
-    """Collect one planted chapter with the book's own conftest; return pytest's exit code and its report."""
-    (folder / "chapters").mkdir(exist_ok=True)
-    (folder / "tests" / "outputs").mkdir(parents=True, exist_ok=True)
-    for name in ("conftest.py", "pyproject.toml", "jupytext.toml"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "_ext", folder / "_ext", dirs_exist_ok=True)
-    (folder / "chapters" / "planted.md").write_text(HEADER + cells, encoding="utf8")
-    if stored is not None:
-        (folder / "tests" / "outputs" / "planted.json").write_text(json.dumps(stored))
-    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", *options, "chapters"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    return done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
-
-
 HONEST = [[{"stdout": "value 42\n"}], [{"text/plain": "42"}]]
-
-
-def test_an_honest_chapter_passes_and_goes_to_the_book(tmp_path):
-    code, report = run(tmp_path, CELLS, stored=HONEST)
-    assert code == 0 and "2 passed" in report, report
-    assert list((tmp_path / "_build" / ".jupyter_cache").glob("*/executed/*/base.ipynb"))
-
-
 FAULTS = {
     "a changed printed value": (CELLS, [[{"stdout": "value 41\n"}], [{"text/plain": "42"}]], "Cell outputs differ"),
     "a changed displayed value": (CELLS, [[{"stdout": "value 42\n"}], [{"text/plain": "43"}]], "Cell outputs differ"),
@@ -72,17 +49,61 @@ FAULTS = {
 }
 
 
+def run(folder, chapters, *options):
+    """Run planted chapters, name -> (cells, stored outputs), under the book's own conftest and settings.
+
+    Returns pytest's exit code and its report, for all of them or, split at the headings, for each chapter.
+    """
+    (folder / "chapters").mkdir()
+    (folder / "tests" / "outputs").mkdir(parents=True)
+    for name in ("conftest.py", "pyproject.toml", "jupytext.toml"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "_ext", folder / "_ext")
+    for name, (cells, stored) in chapters.items():
+        (folder / "chapters" / f"{name}.md").write_text(HEADER + cells, encoding="utf8")
+        if stored is not None:
+            (folder / "tests" / "outputs" / f"{name}.json").write_text(json.dumps(stored))
+    command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", *options, "chapters"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return done.returncode, re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    """All planted chapters in one run, beside an honest one: exit code, report of each, and what reached the book."""
+    folder = tmp_path_factory.mktemp("planted")
+    stems = {name: name.replace(" ", "_") for name in FAULTS}
+    chapters = {stems[name]: fault[:2] for name, fault in FAULTS.items()}
+    code, report = run(folder, chapters | {"honest": (CELLS, HONEST)}, "-rA")
+    parts = re.split(r"_{3,} chapters/(\w+)\.md::[^\n]* _{3,}\n", report)
+    found = {stem: "" for stem in [*stems.values(), "honest"]}
+    for stem, text in zip(parts[1::2], parts[2::2]):
+        found[stem] += text
+    return code, report, found, len(list((folder / "_build").rglob("base.ipynb")))
+
+
+def test_an_honest_chapter_passes_and_alone_goes_to_the_book(planted):
+    code, report, found, count = planted
+    assert code == 1
+    assert report.count("PASSED chapters/honest.md") == 2 and found["honest"] == ""
+    assert count == 1
+
+
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_caught_and_does_not_reach_the_book(name, tmp_path):
-    cells, stored, message = FAULTS[name]
-    code, report = run(tmp_path, cells, stored=stored)
-    assert code == 1 and message in report, report
-    assert not (tmp_path / "_build").exists()
+def test_a_fault_is_caught(name, planted):
+    _, report, found, _ = planted
+    stem = name.replace(" ", "_")
+    assert f"FAILED chapters/{stem}.md" in report and FAULTS[name][2] in found[stem], found[stem]
+
+
+def test_exit_code_of_an_honest_run(tmp_path):
+    code, report = run(tmp_path, {"honest": (CELLS, HONEST)})
+    assert code == 0 and "2 passed" in report, report
 
 
 def test_update_writes_text_and_leaves_images_out(tmp_path):
     draw = "\n```{code-cell} ipython3\nimport matplotlib.pyplot as plt\nfigure = plt.figure(figsize=(2, 2))\nplt.show()\n```\n"
-    code, report = run(tmp_path, CELLS + draw, "--nbval-update")
+    code, report = run(tmp_path, {"planted": (CELLS + draw, None)}, "--nbval-update")
     assert code == 0, report
     stored = json.loads((tmp_path / "tests" / "outputs" / "planted.json").read_text())
     assert stored[:2] == HONEST and stored[2] == [{"text/plain": "<Figure size 200x200 with 0 Axes>"}]

@@ -1,0 +1,410 @@
+r"""Alignment of singular vectors: do neighbouring layers share theirs, and does the network share the target's?
+
+A network is *aligned* with :math:`M = U_\star \Sigma_\star V_\star^\top` if there are orthogonal frames
+:math:`Q_1 = V_\star, Q_2, \ldots, Q_L, Q_{L+1} = U_\star` in which every layer is diagonal,
+:math:`W_\ell = Q_{\ell+1} D_\ell Q_\ell^\top`. The entries of :math:`D_\ell` may have either sign and any order.
+
+`subspace_distance` and `angles` take singular vectors from LAPACK, which are arbitrary where singular values coincide or
+vanish; `off_diagonal`, `commutator` and `imbalance` need no decomposition of the layers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import validate
+
+
+def subspace_distance(W, rank, *, signed=False) -> np.ndarray:
+    r"""Distance of the leading singular vectors of neighbouring layers (equation 11 of the paper).
+
+    :math:`\lVert U_{\ell-1,r}^\top V_{\ell,r} - I_r \rVert_F` for :math:`\ell = 2, \ldots, L`. A singular vector is defined
+    up to its sign, and each layer's signs are LAPACK's own; by default the smallest value over all signs is taken.
+
+    Parameters
+    ----------
+    W : (..., L, d, d) array
+        L at least 2.
+    rank : int
+        r, at most d.
+    signed : bool
+        Keep LAPACK's signs, as the printed formula does: each pair of opposite sign then adds 4 to the square.
+
+    Returns
+    -------
+    (..., L - 1) ndarray
+
+    Raises
+    ------
+    ValueError
+        On a wrong shape, a single layer, or a rank above d.
+
+    Examples
+    --------
+    >>> W = np.stack([np.diag([2.0, 1.0]), np.diag([3.0, 1.0])])
+    >>> subspace_distance(W, 2).tolist()
+    [0.0]
+    """
+    W, rank = _several(W), _rank(rank, W)
+    U, _, Vt = np.linalg.svd(W)
+    overlap = Vt[..., 1:, :rank, :] @ U[..., :-1, :, :rank]
+    if not signed:
+        overlap = overlap * _signs(np.diagonal(overlap, axis1=-2, axis2=-1))[..., None, :]
+    return np.linalg.norm(overlap - np.eye(rank), axis=(-2, -1))
+
+
+def angles(P, vectors, rank, *, by="mode") -> np.ndarray:
+    r"""Angles between the right singular vectors of a matrix and given ones, in radians, 0 to :math:`\pi/2`.
+
+    The angle comes from the part of the vector outside the given direction, so it is accurate down to rounding
+    (an arc cosine would not be, below :math:`10^{-8}`).
+
+    Parameters
+    ----------
+    P : (..., d, d) array
+        Pass the transpose for left singular vectors.
+    vectors : (d, d) array
+        Orthonormal columns to compare with.
+    rank : int
+        How many columns.
+    by : {"mode", "order"}
+        "order" pairs the i-th largest singular value with column i; "mode" pairs column i with the closest of the
+        `rank` leading singular vectors.
+
+    Returns
+    -------
+    (..., rank) ndarray
+
+    Raises
+    ------
+    ValueError
+        On a wrong shape, rank, or an unknown `by`.
+
+    Examples
+    --------
+    Two modes, the second of which is now the larger:
+
+    >>> P = np.diag([1.0, 2.0])
+    >>> angles(P, np.eye(2), 2).tolist(), np.degrees(angles(P, np.eye(2), 2, by="order")).tolist()
+    ([0.0, 0.0], [90.0, 90.0])
+    """
+    P = validate.real("P", P)
+    vectors = validate.real("vectors", vectors)
+    if P.ndim < 2 or P.shape[-1] != P.shape[-2] or vectors.shape != P.shape[-2:]:
+        raise ValueError(f"vectors: got shape {vectors.shape} with P of shape {P.shape}, needs (d, d) and (..., d, d)")
+    if by not in ("mode", "order"):
+        raise ValueError(f'by: got {by!r}, needs "mode" or "order"')
+    rank = _rank(rank, P)
+    found = np.linalg.svd(P)[2][..., :rank, :] @ vectors  # row i: singular vector i in the given basis
+    if by == "mode":
+        best = np.abs(found[..., :rank]).argmax(axis=-2)  # (..., rank): which row is closest to column i
+        found = np.take_along_axis(found, best[..., None], axis=-2)
+    along = np.abs(np.diagonal(found, axis1=-2, axis2=-1))
+    outside = np.where(np.eye(rank, P.shape[-1], dtype=bool), 0, found)
+    return np.arctan2(np.linalg.norm(outside, axis=-1), along)
+
+
+def coordinates(W, left, right, frames=None) -> np.ndarray:
+    r"""Weights in the target's basis: :math:`Q_{\ell+1}^\top W_\ell Q_\ell` with :math:`Q_1 = V_\star`, :math:`Q_{L+1} = U_\star`.
+
+    Parameters
+    ----------
+    W : (..., L, d, d) array
+    left, right : (d, d) array
+        :math:`U_\star` and :math:`V_\star`.
+    frames : (L - 1, d, d) array, optional
+        :math:`Q_2, \ldots, Q_L`; all equal to `right` if left out, which suits the starts made of identities.
+
+    Returns
+    -------
+    (..., L, d, d) ndarray
+
+    Raises
+    ------
+    ValueError
+        On a wrong shape.
+
+    Examples
+    --------
+    >>> U = np.array([[0.0, 1.0], [1.0, 0.0]])
+    >>> coordinates(np.stack([np.eye(2), U]), U, np.eye(2))[1].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    W, _, _ = validate.weights(W)
+    depth, d = W.shape[-3], W.shape[-1]
+    Q = np.broadcast_to(right, (depth - 1, d, d)) if frames is None else np.asarray(frames)
+    if Q.shape != (depth - 1, d, d) or np.shape(left) != (d, d) or np.shape(right) != (d, d):
+        raise ValueError(f"frames: got shape {Q.shape}, needs {(depth - 1, d, d)}; left and right need {(d, d)}")
+    Q = np.concatenate([np.asarray(right)[None], Q, np.asarray(left)[None]])
+    return Q[1:].mT @ W @ Q[:-1]
+
+
+def off_diagonal(D) -> np.ndarray:
+    """Largest absolute off-diagonal entry of each matrix of a stack.
+
+    Parameters
+    ----------
+    D : (..., d, d) array
+
+    Returns
+    -------
+    (...) ndarray
+
+    Examples
+    --------
+    >>> float(off_diagonal(np.array([[5.0, -2.0], [1.0, 7.0]])))
+    2.0
+    """
+    D = validate.real("D", D)
+    return np.abs(np.where(np.eye(D.shape[-1], dtype=bool), 0, D)).max(axis=(-2, -1))
+
+
+def commutator(W) -> np.ndarray:
+    r"""Misalignment of neighbouring layers, :math:`\lVert [W_\ell W_\ell^\top, W_{\ell+1}^\top W_{\ell+1}] \rVert_F`.
+
+    Zero if and only if the two layers have a common choice of inner singular vectors; it asks for no decomposition, so
+    repeated and zero singular values do no harm.
+
+    Parameters
+    ----------
+    W : (..., L, d, d) array
+        L at least 2.
+
+    Returns
+    -------
+    (..., L - 1) ndarray
+
+    Raises
+    ------
+    ValueError
+        On a wrong shape or a single layer.
+
+    Examples
+    --------
+    >>> shear = np.array([[1.0, 1.0], [0.0, 1.0]])
+    >>> commutator(np.stack([np.eye(2), shear])).tolist(), commutator(np.stack([shear, np.diag([2.0, 1.0])])).round(4).tolist()
+    ([0.0], [4.2426])
+    """
+    W = _several(W)
+    out, into = W[..., :-1, :, :], W[..., 1:, :, :]
+    A, B = out @ out.mT, into.mT @ into
+    return np.linalg.norm(A @ B - B @ A, axis=(-2, -1))
+
+
+def imbalance(W) -> np.ndarray:
+    r"""Imbalance matrices :math:`C_\ell = W_{\ell+1}^\top W_{\ell+1} - W_\ell W_\ell^\top`, conserved by gradient flow.
+
+    Under gradient descent :math:`C_\ell` changes by exactly :math:`\eta^2 (G_{\ell+1}^\top G_{\ell+1} - G_\ell G_\ell^\top)`.
+
+    Parameters
+    ----------
+    W : (..., L, d, d) array
+        L at least 2.
+
+    Returns
+    -------
+    (..., L - 1, d, d) array
+
+    Raises
+    ------
+    ValueError
+        On a wrong shape or a single layer.
+
+    Examples
+    --------
+    >>> imbalance(np.array([[[2.0]], [[3.0]]])).ravel().tolist()
+    [5.0]
+    """
+    W = _several(W)
+    out, into = W[..., :-1, :, :], W[..., 1:, :, :]
+    return into.mT @ into - out @ out.mT
+
+
+def distance_from_imbalance(W, C, rank) -> np.ndarray:
+    r"""First-order prediction of `subspace_distance` from the imbalance.
+
+    Since :math:`W_{\ell+1}^\top W_{\ell+1} = W_\ell W_\ell^\top + C_\ell`, vector j of the next layer leans towards vector i of
+    this one by :math:`u_i^\top C_\ell u_j / (s_j^2 - s_i^2)`, with :math:`u_i, s_i` those of :math:`W_\ell`. The overlaps
+    of the leading r vectors with one another and their loss to the others (second order) give the distance.
+
+    Parameters
+    ----------
+    W : (..., L, d, d) array
+        L at least 2.
+    C : (..., L - 1, d, d) array
+        Imbalance, of these weights or (under gradient flow) of the start.
+    rank : int
+        r, at most d; the r leading singular values of each layer must differ from all others.
+
+    Returns
+    -------
+    (..., L - 1) ndarray
+
+    Raises
+    ------
+    ValueError
+        On a wrong shape, or if the leading singular values of a layer coincide.
+
+    Examples
+    --------
+    >>> W = np.stack([np.diag([2.0, 1.0]), np.array([[2.0, 0.0], [0.003, 1.0]])])
+    >>> distance_from_imbalance(W, imbalance(W), 2).round(6).tolist(), subspace_distance(W, 2).round(6).tolist()
+    ([0.001414], [0.001414])
+    """
+    W, rank = _several(W), _rank(rank, W)
+    U, s, _ = np.linalg.svd(W[..., :-1, :, :])
+    s2 = s * s
+    gaps = s2[..., None, :rank] - s2[..., :, None]  # (..., d, rank): s_j^2 - s_i^2
+    own = np.eye(W.shape[-1], rank, dtype=bool)
+    _distinct("W", np.where(own, np.inf, np.abs(gaps)), s2)
+    lean = np.where(own, 0, (U.mT @ C @ U[..., :rank]) / np.where(own, 1, gaps))
+    inside = lean[..., :rank, :]
+    lost = (lean * lean).sum(axis=-2) / 2
+    return np.sqrt((inside**2).sum(axis=(-2, -1)) + (lost**2).sum(axis=-1))
+
+
+def singular_vector_velocity(W, velocity):
+    r"""Time derivatives of a compact singular value decomposition (equations 21 to 23 of the paper, corrected).
+
+    With :math:`X = U^\top \dot W V` and :math:`H_{ij} = 1/(s_j^2 - s_i^2)`, zero on the diagonal,
+
+    .. math::
+        \dot U &= U\,(H \odot (X S + S X^\top)) + (I_d - U U^\top)\, \dot W V S^{-1}, \\
+        \dot V &= V\,(H \odot (S X + X^\top S)) + (I_d - V V^\top)\, \dot W^\top U S^{-1}, \qquad
+        \dot S = I \odot X.
+
+    Parameters
+    ----------
+    W : (m, n) array
+        One matrix; its rank is the number of singular values above :math:`10^{-12}` times the largest.
+    velocity : (m, n) array
+        :math:`\dot W`.
+
+    Returns
+    -------
+    tuple
+        ``(U, s, V)`` and ``(dU, ds, dV)``, each of shapes (m, r), (r,), (n, r).
+
+    Raises
+    ------
+    ValueError
+        If W is zero, if two of its positive singular values coincide, or if `velocity` would raise its rank:
+        then the singular vectors have no derivative.
+
+    Examples
+    --------
+    >>> _, (dU, ds, dV) = singular_vector_velocity(np.diag([2.0, 1.0]), np.array([[1.0, 3.0], [0.0, 5.0]]))
+    >>> ds.tolist(), abs(dU).round(6).tolist()
+    ([1.0, 5.0], [[0.0, 1.0], [1.0, 0.0]])
+    """
+    W, velocity = validate.real("W", W), validate.real("velocity", velocity)
+    if W.ndim != 2 or velocity.shape != W.shape:
+        raise ValueError(f"velocity: got shape {velocity.shape} with W of shape {W.shape}, needs two equal (m, n)")
+    U, s, Vt = np.linalg.svd(W, full_matrices=False)
+    r = int((s > 1e-12 * s[0]).sum())
+    if r == 0:
+        raise ValueError("W: got the zero matrix, whose singular vectors are arbitrary; needs positive rank")
+    U, s, V = U[:, :r], s[:r], Vt[:r].T
+    gaps = s[None, :] ** 2 - s[:, None] ** 2
+    _distinct("W", np.where(np.eye(r, dtype=bool), np.inf, np.abs(gaps)), s**2)
+    outside_left, outside_right = np.eye(len(U)) - U @ U.T, np.eye(len(V)) - V @ V.T
+    if np.abs(outside_left @ velocity @ outside_right).max() > 1e-9 * np.abs(velocity).max():
+        raise ValueError(f"velocity: would raise the rank of W above {r}, needs one that keeps it")
+    H = np.where(np.eye(r, dtype=bool), 0, 1 / np.where(np.eye(r, dtype=bool), 1, gaps))
+    X = U.T @ velocity @ V
+    dU = U @ (H * (X * s + (X * s).T)) + outside_left @ velocity @ V / s
+    dV = V @ (H * (s[:, None] * X + (s[:, None] * X).T)) + outside_right @ velocity.T @ U / s
+    return (U, s, V), (dU, np.diag(X).copy(), dV)
+
+
+def frames(W) -> np.ndarray:
+    r"""Orthogonal frames :math:`R_\ell = P_\ell \cdots P_1` of layers that are positive multiples of orthogonal matrices.
+
+    In these frames the start :math:`W_\ell = \alpha P_\ell`, :math:`\ell < L` (equation 7 of the paper) is the start
+    :math:`W_\ell = \alpha I`: see `rotate`. The last layer is not looked at.
+
+    Parameters
+    ----------
+    W : (L, d, d) array
+
+    Returns
+    -------
+    (L - 1, d, d) ndarray
+        :math:`R_1, \ldots, R_{L-1}`.
+
+    Raises
+    ------
+    ValueError
+        On a wrong shape, or if a layer before the last is not a positive multiple of an orthogonal matrix.
+
+    Examples
+    --------
+    >>> turn = np.array([[0.0, -1.0], [1.0, 0.0]])
+    >>> frames(np.stack([0.1 * turn, 0.1 * turn, 0 * turn]))[1].tolist()
+    [[-1.0, 0.0], [0.0, -1.0]]
+    """
+    W = _several(W)
+    if W.ndim != 3:
+        raise ValueError(f"W: got shape {W.shape}, needs one network (L, d, d)")
+    R, found = np.eye(W.shape[-1]), []
+    for number, layer in enumerate(W[:-1], start=1):
+        scale = np.linalg.norm(layer) / np.sqrt(W.shape[-1])
+        if scale == 0 or np.abs(layer @ layer.T / scale**2 - np.eye(W.shape[-1])).max() > 1e-10:
+            raise ValueError(f"W: layer {number} is not a positive multiple of an orthogonal matrix, needs one")
+        R = layer / scale @ R
+        found.append(R)
+    return np.stack(found)
+
+
+def rotate(W, R) -> np.ndarray:
+    r"""Change of frames between layers: :math:`W_\ell \mapsto R_\ell^\top W_\ell R_{\ell-1}`, with :math:`R_0 = R_L = I`.
+
+    The product, the loss and the gradient descent dynamics do not notice it.
+
+    Parameters
+    ----------
+    W : (..., L, d, d) array
+    R : (L - 1, d, d) array
+        Orthogonal :math:`R_1, \ldots, R_{L-1}`.
+
+    Returns
+    -------
+    (..., L, d, d) array
+
+    Raises
+    ------
+    ValueError
+        On a wrong shape.
+
+    Examples
+    --------
+    >>> W = np.stack([np.array([[0.0, -1.0], [1.0, 0.0]]), np.zeros((2, 2))])
+    >>> rotate(W, frames(W))[0].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    W = _several(W)
+    d = W.shape[-1]
+    return coordinates(W, np.eye(d), np.eye(d), R)
+
+
+def _several(W):
+    W, _, _ = validate.weights(W)
+    if W.shape[-3] < 2:
+        raise ValueError(f"W: got {W.shape[-3]} layer, needs at least 2")
+    return W
+
+
+def _rank(rank, matrix):
+    rank = validate.integer("rank", rank, least=1)
+    if rank > matrix.shape[-1]:
+        raise ValueError(f"rank: got {rank}, needs at most d = {matrix.shape[-1]}")
+    return rank
+
+
+def _signs(x):
+    return np.where(x < 0, -1.0, 1.0)
+
+
+def _distinct(name, gaps, squares):
+    if gaps.min() <= 1e-12 * squares.max():
+        raise ValueError(f"{name}: got coinciding singular values, needs distinct ones: their singular vectors are arbitrary")

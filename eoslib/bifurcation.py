@@ -1,0 +1,599 @@
+r"""The route to chaos: how the long-run behaviour of descent changes with the learning rate.
+
+The one-mode map in units of its minimum is :math:`f(u) = u + \tfrac qL (1 - u^L)\,u^{L-1}`, with :math:`q = \eta S`. It has one
+positive critical point c. Measured in units of c, with the *overshoot* :math:`r = f(c)/c` in place of q, everything is a
+polynomial: with :math:`D = (2L-1)r - 2(L-1)` and :math:`E = (L-1)r - (L-2)`,
+
+.. math:: w \mapsto w + \tfrac1L w^{L-1}(D - E\,w^L),\qquad q = D\,(D/E)^{1-2/L},\qquad c^L = E/D,
+
+and the critical point is w = 1. So every rate at which the critical orbit does something special (closes, hits the minimum,
+hits zero, escapes) is a root of a polynomial in r. This is a second, independent route to the numbers of `scalar.window`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mpmath
+import numpy as np
+from scipy.optimize import brentq, fsolve
+
+from . import descent, hessian, network, validate
+
+# Beyond this layer value (in units of the minimum) no orbit of depth >= 2 comes back.
+FAR = 3.0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The map in units of its critical point
+# ---------------------------------------------------------------------------------------------------------------------
+def rate(overshoot, depth):
+    r"""Learning rate ``q = eta S`` whose map has the overshoot r: :math:`q = D\,(D/E)^{1-2/L}`, increasing from q(1) = 1.
+
+    Takes floats, arrays and mpmath numbers.
+
+    Raises
+    ------
+    ValueError
+        If `depth` is below 2 or an overshoot is below 1.
+
+    Examples
+    --------
+    Depth 2: q = 3r - 2, so the orbit of the critical point escapes (q = 4) when it doubles.
+
+    >>> float(rate(2.0, 2))
+    4.0
+    """
+    depth = validate.integer("depth", depth, least=2)
+    if np.any(np.asarray(overshoot) < 1):
+        raise ValueError(f"overshoot: got {overshoot!r}, needs numbers >= 1")
+    D, E = _coefficients(overshoot, depth)
+    power = 1 - mpmath.mpf(2) / depth if isinstance(overshoot, mpmath.mpf) else 1 - 2 / depth
+    return D * (D / E) ** power
+
+
+def overshoot(q, depth) -> float:
+    """Inverse of `rate`: the overshoot of the map at one learning rate q >= 1.
+
+    Examples
+    --------
+    >>> round(overshoot(4.0, 2), 12)
+    2.0
+    """
+    depth = validate.integer("depth", depth, least=2)
+    q = float(validate.positive("q", q))
+    if q < 1:
+        raise ValueError(f"q: got {q}, needs at least 1, where the critical point is the minimum")
+    return brentq(lambda r: rate(r, depth) - q, 1.0, 1.0 + q, xtol=1e-15, rtol=1e-15)
+
+
+def critical_orbit(overshoot, depth, steps):
+    """First `steps` images of the critical point, in its own units: ``[r, w_2, ..., w_steps]``.
+
+    Takes floats, arrays, mpmath and SymPy numbers.
+
+    Examples
+    --------
+    Depth 2 at q = 4: 1 -> 2 -> -2 -> 2, the outer two-cycle.
+
+    >>> critical_orbit(2, 2, 3)
+    [2.0, -2.0, 2.0]
+    """
+    depth = validate.integer("depth", depth, least=2)
+    D, E = _coefficients(overshoot, depth)
+    orbit, w = [], 1
+    for _ in range(validate.integer("steps", steps, least=1)):
+        w = w + w ** (depth - 1) * (D - E * w**depth) / depth
+        orbit.append(w)
+    return orbit
+
+
+def _coefficients(r, depth):
+    return (2 * depth - 1) * r - 2 * (depth - 1), (depth - 1) * r - (depth - 2)
+
+
+def _return(r, depth, period):
+    """Value of w_period - 1 and its derivative with respect to r."""
+    D, E = _coefficients(r, depth)
+    dD, dE = 2 * depth - 1, depth - 1
+    w, dw = 1, 0
+    for _ in range(period):
+        low = w ** (depth - 1)
+        top = low * w
+        slope = 1 + w ** (depth - 2) * (dE * D - dD * E * top) / depth
+        w, dw = w + low * (D - E * top) / depth, slope * dw + low * (dD - dE * top) / depth
+    return w - 1, dw
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Superstable cycles and Feigenbaum's constant
+# ---------------------------------------------------------------------------------------------------------------------
+def superstable(depth, period, near, *, digits=30):
+    r"""Overshoot at which the critical point lies on a cycle of the given period, by Newton's method from `near`.
+
+    Parameters
+    ----------
+    depth, period : int
+    near : float or mpf
+        First guess of the overshoot.
+    digits : int
+        Decimal digits carried (mpmath).
+
+    Returns
+    -------
+    mpf
+        Overshoot r; ``rate(r, depth)`` is the learning rate.
+
+    Raises
+    ------
+    RuntimeError
+        If Newton's method does not settle, or settles on a cycle of a smaller period.
+
+    Examples
+    --------
+    Depth 2, period 2: r is the square root of 2.
+
+    >>> mpmath.nstr(superstable(2, 2, 1.4), 12)
+    '1.41421356237'
+    """
+    period = validate.integer("period", period, least=1)
+    with mpmath.workdps(digits):
+        r = mpmath.mpf(near)
+        small = mpmath.mpf(10) ** (4 - digits)
+        for _ in range(60):
+            value, slope = _return(r, depth, period)
+            move = value / slope
+            r -= move
+            if abs(move) < small:
+                break
+        else:
+            raise RuntimeError(f"no superstable cycle of period {period} near overshoot {near}")
+        orbit = critical_orbit(r, depth, period)
+        if any(abs(w - 1) < mpmath.mpf(10) ** (-digits // 2) for w in orbit[:-1]):
+            raise RuntimeError(f"the cycle near overshoot {near} has a period smaller than {period}")
+        return r
+
+
+def cascade(depth, doublings, *, digits=30):
+    r"""Learning rates q at which the cycles of period 1, 2, 4, ..., 2^doublings are superstable, as mpmath numbers.
+
+    Each guess is extrapolated with the last ratio of gaps; nothing about the limit is put in.
+
+    Examples
+    --------
+    >>> [mpmath.nstr(q, 7) for q in cascade(2, 2)]
+    ['1.0', '2.242641', '2.525979']
+    """
+    doublings = validate.integer("doublings", doublings, least=1)
+    depth = validate.integer("depth", depth, least=2)
+    with mpmath.workdps(digits):
+        limit = zero_hit(depth)
+        second = brentq(lambda r: critical_orbit(r, depth, 2)[-1] - 1, 1 + 1e-6, limit)
+        roots = [mpmath.mpf(1), superstable(depth, 2, second, digits=digits)]
+        ratio = 4.4
+        for n in range(2, doublings + 1):
+            guess = roots[-1] + (roots[-1] - roots[-2]) / ratio
+            roots.append(superstable(depth, 2**n, guess, digits=digits))
+            ratio = (roots[-2] - roots[-3]) / (roots[-1] - roots[-2])
+        return [rate(r, depth) for r in roots]
+
+
+def feigenbaum(rates):
+    r"""Ratios of successive gaps, :math:`\delta_n = (q_n - q_{n-1})/(q_{n+1} - q_n)`; they tend to 4.6692016...
+
+    Examples
+    --------
+    >>> feigenbaum([0.0, 4.0, 5.0])
+    [4.0]
+    """
+    if len(rates) < 3:
+        raise ValueError(f"rates: got {len(rates)} of them, needs at least 3")
+    return [(b - a) / (c - b) for a, b, c in zip(rates, rates[1:], rates[2:])]
+
+
+def accumulation(rates):
+    """Limit of a cascade by extrapolating its last three members as a geometric series.
+
+    Examples
+    --------
+    >>> accumulation([0.0, 1.0, 1.5])
+    2.0
+    """
+    ratio = feigenbaum(rates[-3:])[0]
+    return rates[-1] + (rates[-1] - rates[-2]) / (ratio - 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Landmarks past the accumulation point
+# ---------------------------------------------------------------------------------------------------------------------
+def zero_hit(depth) -> float:
+    r"""Overshoot at which the critical orbit hits zero: :math:`r^{L-2}[(L-1)r^{L+1} - (L-2)r^L - (2L-1)r + 2(L-1)] = L`.
+
+    Examples
+    --------
+    >>> round(zero_hit(2) ** 2, 12)
+    3.0
+    """
+    return _outer_root(validate.integer("depth", depth, least=2), 1)
+
+
+def _outer_root(depth, multiple):
+    """Root r > 1 of the polynomial of `zero_hit` with `multiple` times L on the right (2: the orbit hits -f(c))."""
+
+    def excess(r):
+        D, E = _coefficients(r, depth)
+        return r ** (depth - 2) * (E * r**depth - D) - multiple * depth
+
+    return brentq(excess, 1.0, 3.0, xtol=1e-15, rtol=1e-15)
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Learning rates q = eta S of one depth past the period doublings."""
+
+    depth: int
+    band_merging: float  # two chaotic bands become one: the third image of c is the minimum
+    period_three: float  # a three-cycle is born in a tangent bifurcation
+    period_three_superstable: float
+    period_six: float  # the three-cycle loses stability
+    period_three_end: float  # interior crisis: its three chaotic bands meet the unstable three-cycle
+    sign_change: float  # second image of c is zero; beyond, positive orbits become negative
+    divergence: float  # first image of c lies on the outer cycle of mixed sign; beyond, it escapes to infinity
+
+
+def landmarks(depth) -> Landmarks:
+    """Landmarks of the one-mode map of one depth, each a root of a polynomial (or of two, for the three-cycle).
+
+    Raises
+    ------
+    ValueError
+        If `depth` is below 2.
+
+    Examples
+    --------
+    >>> m = landmarks(2)
+    >>> round(m.sign_change - (3 * 3**0.5 - 2), 9), round(m.divergence, 9)
+    (0.0, 4.0)
+    """
+    depth = validate.integer("depth", depth, least=2)
+    zero = zero_hit(depth)
+    second = brentq(lambda r: critical_orbit(r, depth, 2)[-1] - 1, 1 + 1e-6, zero)
+
+    def merging(r):
+        D, E = _coefficients(r, depth)
+        return critical_orbit(r, depth, 3)[-1] - (D / E) ** (1 / depth)
+
+    merge = brentq(merging, second, zero - 1e-9, xtol=1e-15)
+    three = brentq(lambda r: critical_orbit(r, depth, 3)[-1] - 1, merge, zero - 1e-9, xtol=1e-15)
+    if depth % 2 == 0:
+        outer = _outer_root(depth, 2)
+    else:
+        outer = brentq(lambda r: critical_orbit(r, depth, 3)[-1] - r, zero * (1 + 1e-9), zero * 1.2, xtol=1e-15)
+    born, doubled, end = _window(depth, three, 3)
+    numbers = {"band_merging": merge, "period_three_superstable": three, "sign_change": zero, "divergence": outer}
+    numbers = {name: float(rate(r, depth)) for name, r in numbers.items()}
+    return Landmarks(depth, period_three=born, period_six=doubled, period_three_end=end, **numbers)
+
+
+def _window(depth, r, period):
+    """Rates q at which the window around a superstable overshoot r opens, first doubles and ends in a crisis.
+
+    Near the critical point the return map is z^2 + k in suitable units: k = 1/4, -3/4 and -2 give first guesses.
+    """
+    q, c = float(rate(r, depth)), _critical_point(r, depth)
+    curvature, drift = _second_slope(c, q, depth, period), _drift(q, depth, period)
+    unit = 1 / (2 * curvature * drift)
+
+    def condition(multiplier):
+        def equations(x):
+            u, slope = _iterate(x[0], x[1], depth, period)
+            return u - x[0], slope - multiplier
+
+        return equations
+
+    born = fsolve(condition(1.0), (c + 1 / curvature, q + unit), xtol=1e-13)[1]
+    doubled = fsolve(condition(-1.0), (c - 1 / curvature, q - 3 * unit), xtol=1e-13)[1]
+
+    def crisis(x):
+        start = _critical_point(overshoot(x, depth), depth)
+        return _iterate(start, x, depth, 3 * period)[0] - _iterate(start, x, depth, 2 * period)[0]
+
+    return float(born), float(doubled), brentq(crisis, q - 6.5 * unit, q - 9.5 * unit, xtol=1e-13)
+
+
+def _critical_point(r, depth):
+    D, E = _coefficients(r, depth)
+    return (E / D) ** (1 / depth)
+
+
+def _iterate(u, q, depth, times):
+    """``times`` steps of the map in u, and the slope of the composition."""
+    slope = 1.0
+    for _ in range(times):
+        low = u ** (depth - 2)
+        slope *= 1 + q / depth * low * (depth - 1 - (2 * depth - 1) * low * u * u)
+        u = u + q / depth * (1 - low * u * u) * low * u
+    return u, slope
+
+
+def _second_slope(c, q, depth, period, h=1e-5):
+    return (_iterate(c + h, q, depth, period)[1] - _iterate(c - h, q, depth, period)[1]) / (2 * h)
+
+
+def _drift(q, depth, period, h=1e-6):
+    def gap(x):
+        c = _critical_point(overshoot(x, depth), depth)
+        return _iterate(c, x, depth, period)[0] - c
+
+    return (gap(q + h) - gap(q - h)) / (2 * h)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scans over the learning rate
+# ---------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Scan:
+    """Long-run orbits of the one-mode map, one row per learning rate."""
+
+    q: np.ndarray  # (n,)
+    orbits: np.ndarray  # (n, keep), layer value in units of the minimum; inf once an orbit has left for infinity
+    lyapunov: np.ndarray  # (n,), natural logarithm per step
+    balance: np.ndarray  # (n,), mean of ln|2 - g|, g the growth factor of the layer value: rate at which gaps change
+    fate: np.ndarray  # (n,), "bounded", "saddle" (odd depth: below zero and drawn to it) or "diverged"
+
+
+def scan(depth, q, *, steps=3000, keep=200, start=0.7) -> Scan:
+    r"""Follow the one-mode map for many learning rates at once.
+
+    Parameters
+    ----------
+    depth : int
+    q : (n,) array_like
+        Learning rates :math:`q = \eta S > 0`.
+    steps, keep : int
+        Steps made in all, and how many of the last are kept; the exponents are means over all but the first third.
+    start : float
+        First layer value in units of the minimum; from small ones deep networks take long to leave the saddle. Below ``landmarks(depth).sign_change`` the attractor does not depend on
+        it (the map has negative Schwarzian derivative, so one cycle at most attracts).
+
+    Returns
+    -------
+    Scan
+
+    Raises
+    ------
+    ValueError
+        If a number is not positive, `start` is beyond 3, or `keep` exceeds `steps`.
+
+    Examples
+    --------
+    >>> s = scan(2, [1.5, 2.2, 5.0], steps=2000, keep=2)
+    >>> s.orbits[0].round(6).tolist(), s.fate.tolist()
+    ([1.0, 1.0], ['bounded', 'bounded', 'diverged'])
+    >>> round(float(s.lyapunov[0] - np.log(0.5)), 6)
+    0.0
+    """
+    depth = validate.integer("depth", depth, least=2)
+    q = np.atleast_1d(validate.positive("q", q))
+    steps, keep = validate.integer("steps", steps, least=3), validate.integer("keep", keep, least=1)
+    if keep > steps or not 0 < start < FAR:
+        raise ValueError(f"keep, start: got {keep}, {start}, needs keep <= steps = {steps} and 0 < start < {FAR}")
+    u, gone = np.full(q.shape, float(start)), np.zeros(q.shape, bool)
+    sums, orbits, counted = np.zeros((2,) + q.shape), np.empty(q.shape + (keep,)), 0
+    for t in range(steps):
+        low = np.prod([u] * (depth - 2), axis=0) if depth > 2 else 1.0
+        top = low * u * u
+        growth = 1 + q / depth * (1 - top) * low
+        if t >= steps // 3:
+            slope = 1 + q / depth * low * (depth - 1 - (2 * depth - 1) * top)
+            sums += np.log(np.maximum(np.abs([slope, 2 - growth]), 1e-300))
+            counted += 1
+        u = growth * u
+        gone |= np.abs(u) > FAR
+        u[gone] = FAR
+        if t >= steps - keep:
+            orbits[:, t - steps + keep] = np.where(gone, np.inf, u)
+    captured = (depth % 2 == 1) & (u < 0) & (q / depth * (1 + np.abs(u) ** depth) * np.abs(u) ** (depth - 2) < 1)
+    fate = np.where(gone, "diverged", np.where(captured, "saddle", "bounded"))
+    lyapunov, balance = np.where(gone, np.inf, sums / counted)
+    return Scan(q=q, orbits=orbits, lyapunov=lyapunov, balance=balance, fate=fate)
+
+
+def period(orbits, *, longest=16, tolerance=1e-6):
+    """Smallest period of each orbit, 0 where none up to `longest` fits.
+
+    Examples
+    --------
+    >>> period(np.array([[1.0, 2.0, 1.0, 2.0], [3.0, 3.0, 3.0, 3.0], [1.0, 2.0, 4.0, 8.0]]), longest=2).tolist()
+    [2, 1, 0]
+    """
+    orbits = np.asarray(orbits, dtype=float)
+    longest = validate.integer("longest", longest, least=1)
+    if orbits.ndim != 2 or orbits.shape[1] < 2 * longest:
+        raise ValueError(f"orbits: got shape {orbits.shape}, needs (n, T) with T >= 2 * longest = {2 * longest}")
+    answer = np.zeros(len(orbits), dtype=int)
+    finite = np.isfinite(orbits).all(axis=1)
+    safe = np.where(finite[:, None], orbits, 0.0)
+    for p in range(longest, 0, -1):
+        answer[finite & (np.abs(safe[:, p:] - safe[:, :-p]).max(axis=1) < tolerance)] = p
+    return answer
+
+
+def pair_step(u, q, ratio, depth):
+    r"""One step of descent for a small rotation between the oscillating mode and a second mode at rest.
+
+    With mode 1 at layer value u and mode j at rest at :math:`b = (\sigma_j/\sigma_1)^{1/L}`, perturb entry (1, j) of layer l by
+    :math:`x_l` and entry (j, 1) by :math:`\pm x_{L+1-l}`. One step multiplies x by :math:`I - \tfrac qL A_\pm(u)`,
+
+    .. math:: A_\pm = v v^\top \pm (u^L - 1)\,N,\quad v_l = u^{L-l} b^{l-1},\quad N_{l,L+1-k} = u^{L-l+k-1} b^{l-1-k}\ (k < l).
+
+    Parameters
+    ----------
+    u, q : (n,) array_like
+        Layer values of mode 1 in units of its minimum, and learning rates; they broadcast.
+    ratio : float
+        :math:`\sigma_j/\sigma_1`, between 0 and 1.
+    depth : int
+
+    Returns
+    -------
+    (2, n, L, L) ndarray
+        The two sectors, + then -.
+
+    Raises
+    ------
+    ValueError
+        If `ratio` is not between 0 and 1.
+
+    Examples
+    --------
+    At the minimum of a two-layer network the eigenvalue is 1 - (q/2)(1 + ratio), beside a neutral one:
+
+    >>> np.linalg.eigvals(pair_step([1.0], [2.0], 0.25, 2)[0, 0]).round(9).tolist()
+    [-0.25, 1.0]
+    """
+    depth = validate.integer("depth", depth, least=2)
+    if not 0 < ratio < 1:
+        raise ValueError(f"ratio: got {ratio!r}, needs a number between 0 and 1")
+    u, q = np.broadcast_arrays(np.atleast_1d(np.asarray(u, float)), np.atleast_1d(np.asarray(q, float)))
+    b, layer = ratio ** (1 / depth), np.arange(depth)
+    power = u[:, None] ** np.arange(2 * depth)
+    v = power[:, depth - 1 - layer] * b**layer
+    A = v[:, :, None] * v[:, None, :]
+    N = np.zeros_like(A)
+    for i in range(1, depth):
+        for k in range(i):
+            N[:, i, depth - 1 - k] = power[:, depth - 1 - i + k] * b ** (i - 1 - k)
+    N *= (power[:, depth] - 1)[:, None, None]
+    return np.eye(depth) - (q / depth)[:, None, None] * np.stack([A + N, A - N])
+
+
+def pair_exponent(depth, q, ratio, *, steps=6000, transient=1000, seed=0):
+    """Growth rate per step of a small rotation between the oscillating mode and a second mode at rest; see `pair_step`.
+
+    The rotations that leave the network unchanged give the exponent 0; so the larger of the two sectors' exponents is
+    zero as long as the aligned orbit is stable, and positive once it is not.
+
+    Parameters
+    ----------
+    depth : int
+    q : (n,) array_like
+        Learning rates at which the one-mode orbit is bounded.
+    ratio : float
+        As in `pair_step`.
+    steps, transient : int
+        Steps averaged over, and thrown away before.
+    seed : int
+        Of the first perturbation.
+
+    Returns
+    -------
+    (n,) ndarray
+
+    Raises
+    ------
+    ValueError
+        If `ratio` is not between 0 and 1, or an orbit leaves for infinity.
+
+    Examples
+    --------
+    Below the edge nothing grows; the exponent is that of the neutral rotations.
+
+    >>> bool(abs(pair_exponent(3, [1.5], 0.6)[0]) < 1e-3)
+    True
+    """
+    depth = validate.integer("depth", depth, least=2)
+    q = np.atleast_1d(validate.positive("q", q))
+    x = np.random.default_rng(seed).standard_normal((2, q.size, depth, 1))
+    u, total = np.full(q.shape, 0.7), np.zeros((2, q.size))
+    for t in range(transient + steps):
+        x = pair_step(u, q, ratio, depth) @ x
+        size = np.linalg.norm(x, axis=(2, 3))
+        x /= size[:, :, None, None]
+        total += np.log(size) if t >= transient else 0.0
+        u = _iterate(u, q, depth, 1)[0]
+        if np.any(np.abs(u) > FAR):
+            raise ValueError("q: got rates at which the one-mode orbit leaves for infinity")
+    return total.max(axis=0) / steps
+
+
+def pair_limit(depth, q, orbit) -> float:
+    r"""Largest :math:`\sigma_2/\sigma_1` for which a cycle of the one-mode map survives rotation of the two singular vectors.
+
+    Parameters
+    ----------
+    depth : int
+    q : float
+        Learning rate.
+    orbit : (period,) array_like
+        The cycle, in units of the minimum.
+
+    Returns
+    -------
+    float
+        The ratio at which a multiplier of the pair block over the cycle leaves the unit disc, to about 1e-6.
+
+    Examples
+    --------
+    Depth 2, the fixed point u = 1 at q = 2.5: it survives while 1 + ratio < 4/q.
+
+    >>> round(pair_limit(2, 2.5, [1.0]), 5)
+    0.6
+    """
+    orbit = np.atleast_1d(np.asarray(orbit, dtype=float))
+
+    def excess(ratio):
+        blocks = pair_step(orbit, q, ratio, depth)
+        total = blocks[:, 0]
+        for i in range(1, orbit.size):
+            total = blocks[:, i] @ total
+        return np.abs(np.linalg.eigvals(total)).max() - 1 - 1e-6
+
+    return brentq(excess, 1e-3, 1 - 1e-6, xtol=1e-9)
+
+
+def network_scan(W, M, learning_rates, steps, keep, *, basis=None) -> dict:
+    """Full-matrix gradient descent for many learning rates: the last `keep` states of each.
+
+    Parameters
+    ----------
+    W : (L, d, d) array
+    M : (d, d) array
+    learning_rates : (n,) array_like
+    steps, keep : int
+    basis : tuple of two (d, d) arrays, optional
+        Left and right singular vectors of the target; by default those of LAPACK.
+
+    Returns
+    -------
+    dict
+        ``singular_values`` (n, keep, d), sorted; ``modes`` (n, keep, d), the diagonal of the product in the target's basis, signed;
+        ``rotation`` (n,), largest entry off that diagonal; ``sharpness`` (n, keep); ``diverged_at`` (n,), -1 if never.
+
+    Examples
+    --------
+    >>> out = network_scan(np.full((2, 1, 1), 0.9), np.eye(1), [0.5], 200, 2)
+    >>> out["modes"].round(6).ravel().tolist(), out["sharpness"].round(6).ravel().tolist()
+    ([1.0, 1.0], [2.0, 2.0])
+    """
+    if basis is None:
+        left, _, right = np.linalg.svd(M)
+        basis = left, right.T
+    left, right = basis
+    watch = {
+        "product": lambda w: left.T @ network.product(w) @ right,
+        "sharpness": lambda w: hessian.sharpness(w, M),
+    }
+    rates = validate.positive("learning_rates", learning_rates)
+    run = descent.descend(W, M, rates, steps, keep=keep, observe=watch)
+    product = run.observed["product"]
+    modes = np.diagonal(product, axis1=-2, axis2=-1)
+    off = np.where(np.isfinite(product), product, 0.0) * (1 - np.eye(M.shape[0]))
+    rotation = np.where(run.diverged, np.inf, np.abs(off).max(axis=(1, 2, 3)))
+    return {
+        "singular_values": run.singular_values,
+        "modes": modes,
+        "rotation": rotation,
+        "sharpness": run.observed["sharpness"],
+        "diverged_at": run.diverged_at,
+    }

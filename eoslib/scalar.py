@@ -1,0 +1,553 @@
+r"""The one-mode map: what gradient descent does to a single balanced singular value.
+
+When all ``L`` layers of a deep linear network carry the same singular value ``s`` in one mode and the target has the
+singular value ``m`` there, gradient descent with learning rate ``eta`` moves every layer by the same amount,
+
+.. math:: s \leftarrow s + \eta\,(m - s^L)\,s^{L-1}.
+
+In units ``u = s / m^(1/L)`` only the depth and ``q = eta S`` are left, where ``S = L m^(2 - 2/L)`` is the sharpness of
+the balanced minimum: ``u <- u + (q/L)(1 - u^L) u^(L-1)``, with slope ``1 - q`` at the minimum ``u = 1``.
+
+Apart from the checks of arguments this module imports nothing from the library, so that it can serve as an
+independent witness of what the full matrices do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+from scipy.optimize import brentq
+
+from eoslib import validate
+
+# Feigenbaum's constant: it only says where to look for the next superstable cycle of a cascade.
+_FEIGENBAUM = 4.669
+
+
+def _plain(array):
+    """Return a Python float for a zero-dimensional float64 array and the array itself otherwise."""
+    array = np.asarray(array)
+    return float(array) if array.ndim == 0 and array.dtype == np.float64 else array
+
+
+def _checked(check, name, value):
+    """Check `value`, but leave a Python number a Python number, so that it does not widen a float32 array."""
+    array = check(name, value)
+    return value if isinstance(value, (int, float)) else array
+
+
+def step(s, target, depth, learning_rate):
+    r"""One step of gradient descent for one balanced mode.
+
+    .. math:: s + \eta\,(m - s^L)\,s^{L-1}
+
+    There is no factor ``L`` in front of the bracket: each layer receives its own gradient, once.
+
+    Parameters
+    ----------
+    s : float or array
+        Singular value carried by each layer (any sign); broadcasts with `target` and `learning_rate`.
+    target : float or array
+        Singular value ``m > 0`` of the target.
+    depth : int
+        Number of layers ``L``, at least 2.
+    learning_rate : float or array
+        Learning rate ``eta > 0``.
+
+    Returns
+    -------
+    float or array
+        The layer's singular value after the step.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not finite, `target` or `learning_rate` is not positive, or `depth` is below 2.
+
+    Notes
+    -----
+    Corrects the two-step update in the paper's proof of Theorem 1, which has ``eta L`` in place of ``eta``.
+
+    Examples
+    --------
+    >>> step(1.0, 2.0, 3, 0.1)  # 1 + 0.1 (2 - 1) 1
+    1.1
+    >>> step(2.0, 16.0, 4, 0.1)  # the minimum stays where it is
+    2.0
+    """
+    depth = validate.integer("depth", depth, least=2)
+    target = _checked(validate.positive, "target", target)
+    learning_rate = _checked(validate.positive, "learning_rate", learning_rate)
+    s = _checked(validate.real, "s", s)
+    lower = s ** (depth - 1)
+    return _plain(s + learning_rate * (target - lower * s) * lower)
+
+
+def slope(s, target, depth, learning_rate):
+    r"""Derivative of `step` with respect to ``s``: :math:`1 + \eta\,[(L-1)m s^{L-2} - (2L-1)s^{2L-2}]`.
+
+    One minus this, over the learning rate, is the curvature of the loss along the direction in which all layers move.
+
+    Raises
+    ------
+    ValueError
+        As `step`.
+
+    Examples
+    --------
+    >>> slope(1.0, 1.0, 5, 0.5)  # at the minimum 1 - eta S
+    -1.5
+    """
+    depth = validate.integer("depth", depth, least=2)
+    target = _checked(validate.positive, "target", target)
+    learning_rate = _checked(validate.positive, "learning_rate", learning_rate)
+    s = _checked(validate.real, "s", s)
+    lower = s ** (depth - 2)
+    return _plain(1 + learning_rate * lower * ((depth - 1) * target - (2 * depth - 1) * lower * s * s))
+
+
+def sharpness_at_minimum(target, depth):
+    r"""Sharpness of the balanced minimum, :math:`S = L\,m^{2-2/L}`.
+
+    Examples
+    --------
+    >>> round(sharpness_at_minimum(8.0, 3), 12)  # 3 * 8^(4/3)
+    48.0
+    """
+    depth = validate.integer("depth", depth, least=2)
+    return _plain(depth * validate.positive("target", target) ** (2 - 2 / depth))
+
+
+def relative_rate(target, depth, learning_rate):
+    r"""Learning rate in units of the inverse sharpness, :math:`q = \eta S = \eta L\,m^{2-2/L}`; the edge is ``q = 2``.
+
+    Examples
+    --------
+    >>> relative_rate(9.0, 2, 0.125)  # 0.125 * 2 * 9
+    2.25
+    """
+    return _plain(validate.positive("learning_rate", learning_rate) * sharpness_at_minimum(target, depth))
+
+
+def _log_cosh(y):
+    """log cosh y, without loss of digits near zero."""
+    return np.log1p(2 * np.sinh(y / 2) ** 2)
+
+
+def _log_edge_ratio(t, depth):
+    """Value and derivative of log(q / 2) along the branch, without loss of digits near ``t = 0``."""
+    steps = np.arange(depth - 1, 0, -2)  # sinh(Lt)/sinh(t) is the sum of cosh((L-1-2k) t) over k < L
+    t = np.asarray(t, dtype=float)[..., None]
+    excess = 4 / depth * np.sum(np.sinh(steps * t / 2) ** 2, axis=-1)
+    excess_rise = 2 / depth * np.sum(steps * np.sinh(steps * t), axis=-1)
+    t = t[..., 0]
+    outer, inner, power = 2 * depth - 1, depth - 1, 1 - 2 / depth
+    value = -np.log1p(excess) + (1 + power) * _log_cosh(outer * t) - power * _log_cosh(inner * t)
+    rise = (1 + power) * outer * np.tanh(outer * t) - power * inner * np.tanh(inner * t) - excess_rise / (1 + excess)
+    return value, rise
+
+
+def branch(t, depth):
+    r"""The two-cycle as an explicit function of :math:`t = \tfrac12\ln(\rho_2/\rho_1)`, in units of ``m^(1/L)``.
+
+    .. math::
+        q(t) = 2L\,\frac{\sinh t\,\cosh((2L-1)t)}{\sinh Lt}
+               \left[\frac{\cosh((2L-1)t)}{\cosh((L-1)t)}\right]^{1-2/L},\qquad
+        u_{1,2}^L = e^{\mp Lt}\,\frac{\cosh((L-1)t)}{\cosh((2L-1)t)} .
+
+    Parameters
+    ----------
+    t : float or array
+        Half the logarithm of the ratio of the two layer values, not negative.
+    depth : int
+        Number of layers, at least 2.
+
+    Returns
+    -------
+    q, low, high : float or array
+        ``q = eta S`` at which this cycle exists, and its two layer values in units of ``m^(1/L)``.
+
+    Examples
+    --------
+    >>> branch(0.0, 3)  # the branch leaves the minimum at q = 2
+    (2.0, 1.0, 1.0)
+    """
+    depth = validate.integer("depth", depth, least=2)
+    t = validate.positive("t", t, zero=True)
+    q = 2 * np.exp(_log_edge_ratio(t, depth)[0])
+    mean = (_log_cosh((depth - 1) * t) - _log_cosh((2 * depth - 1) * t)) / depth
+    return _plain(q), _plain(np.exp(mean - t)), _plain(np.exp(mean + t))
+
+
+def _branch_slopes(t, depth):
+    """Slopes of the map at the low and the high point of the cycle with parameter ``t``."""
+    z = np.exp(2 * np.asarray(t, dtype=float))
+    chain = sum(z**k for k in range(depth))  # (z^L - 1)/(z - 1)
+    weight = depth * (1 + z ** (depth - 1)) / chain
+    at_low = 1 + (depth - 1) * (z - 1) - weight / z ** (depth - 1)
+    at_high = 1 - (depth - 1) * (z - 1) / z - weight * z ** (depth - 1)
+    return at_low, at_high
+
+
+def branch_multiplier(t, depth):
+    r"""Two-step multiplier :math:`F'(\rho_1)F'(\rho_2)` of the cycle with :math:`\rho_2/\rho_1 = e^{2t}`.
+
+    The cycle attracts where it lies strictly between -1 and 1.
+
+    Examples
+    --------
+    >>> branch_multiplier(0.0, 5)  # at the edge the two-step slope is (1 - 2)^2
+    1.0
+    """
+    at_low, at_high = _branch_slopes(t, validate.integer("depth", depth, least=2))
+    return _plain(at_low * at_high)
+
+
+def branch_parameter(q, depth):
+    r"""Invert the branch: ``t >= 0`` with ``q(t) = q``, to rounding, for one ``q`` or an array of them.
+
+    ``q(t)`` increases strictly from 2 to infinity, so the answer is unique.
+
+    Raises
+    ------
+    ValueError
+        If some ``q`` is below 2 or not finite (there is no positive two-cycle).
+
+    Examples
+    --------
+    >>> round(branch_parameter(branch(0.25, 4)[0], 4), 14)
+    0.25
+    """
+    depth = validate.integer("depth", depth, least=2)
+    q = validate.positive("q", q)
+    if np.any(q < 2):
+        raise ValueError(f"q: got {q}, needs eta S >= 2 for a positive two-cycle")
+    goal = np.log1p((q - 2) / 2)
+    # log(q/2) starts like curvature t^2 / 2 and ends like 2 (L-1) t; Newton with a bracket, from the first of these
+    curvature = (2 * depth - 1) ** 2 * (1 + (1 - 2 / depth)) - (1 - 2 / depth) * (depth - 1) ** 2 - (depth**2 - 1) / 3
+    low, high = np.zeros_like(goal), np.sqrt(2 * goal / curvature) + goal / (depth - 1)
+    t = np.sqrt(2 * goal / curvature)
+    for _ in range(80):
+        value, rise = _log_edge_ratio(t, depth)
+        low, high = np.where(value < goal, t, low), np.where(value < goal, high, t)
+        newton = t - (value - goal) / np.where(rise > 0, rise, 1)
+        new = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        done = np.all(np.abs(new - t) <= 2e-16 * np.abs(t))
+        t = np.where(goal > 0, new, 0.0)
+        if done:
+            break
+    return _plain(t)
+
+
+@dataclass(frozen=True)
+class TwoCycle:
+    """The positive two-cycle of the one-mode map (floats, or arrays where the learning rate was an array)."""
+
+    low: float  # rho_1, layer singular value below m^(1/L)
+    high: float  # rho_2, layer singular value above m^(1/L)
+    multiplier: float  # slope of the two-step map; the cycle attracts where it is inside (-1, 1)
+    t: float  # half the logarithm of high/low
+    q: float  # eta S
+
+
+def two_cycle(target, depth, learning_rate):
+    r"""The one positive two-cycle of the one-mode map, from its explicit branch.
+
+    Parameters
+    ----------
+    target : float or array
+        Singular value ``m > 0`` of the target.
+    depth : int
+        Number of layers ``L``, at least 2.
+    learning_rate : float or array
+        Learning rate ``eta`` with ``eta S > 2``.
+
+    Returns
+    -------
+    TwoCycle
+        ``.low < m^(1/L) < .high``, ``.multiplier``, ``.t`` and ``.q``. The cycle exists for *every* ``eta S > 2``; it
+        attracts only below ``window(depth).period_four``.
+
+    Raises
+    ------
+    ValueError
+        If ``eta S <= 2`` (there is none), or an argument is not finite or not positive, or `depth` is below 2.
+
+    Notes
+    -----
+    Corrects the paper's Theorem 1. Relative error of ``.low`` and ``.high``: a few 1e-16 for given ``q``. Close to the
+    edge their difference is about ``m^(1/L) sqrt(3(q-2)/((L-1)(5L-4)))``, where the rounding of ``q`` dominates.
+
+    Examples
+    --------
+    For two layers the product of the two values is ``1/eta`` and the sum of their squares ``m + 1/eta``:
+
+    >>> c = two_cycle(9.0, 2, 0.125)
+    >>> round(c.low * c.high, 12), round(c.low ** 2 + c.high ** 2, 12)
+    (8.0, 17.0)
+    """
+    q = np.asarray(relative_rate(target, depth, learning_rate))
+    if np.any(q <= 2):
+        raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}, a positive two-cycle needs eta S > 2")
+    t = branch_parameter(q, depth)
+    _, low, high = branch(t, depth)
+    size = np.asarray(target, dtype=float) ** (1 / depth)
+    return TwoCycle(
+        low=_plain(size * low), high=_plain(size * high), multiplier=branch_multiplier(t, depth), t=t, q=_plain(q)
+    )
+
+
+@dataclass(frozen=True)
+class CycleSharpness:
+    """Curvature of the loss at the two points of the cycle, along the direction in which all layers move together."""
+
+    at_low: float  # with every layer at rho_1
+    at_high: float  # with every layer at rho_2
+
+    @property
+    def mean(self):
+        """Mean over the two steps of the cycle."""
+        return (self.at_low + self.at_high) / 2
+
+    @property
+    def swing(self):
+        """High minus low."""
+        return self.at_high - self.at_low
+
+
+def sharpness_on_cycle(target, depth, learning_rate):
+    r"""Curvature along the cycling mode at the two points of the two-cycle.
+
+    With :math:`z = \rho_2/\rho_1` and :math:`Z = 1 + z + \dots + z^{L-1}`,
+
+    .. math::
+        \eta\lambda(\rho_1) = L\,\frac{1 + z^{1-L}}{Z} - (L-1)(z-1),\qquad
+        \eta\lambda(\rho_2) = L\,\frac{z^{L-1}(1 + z^{L-1})}{Z} + (L-1)\Bigl(1-\frac1z\Bigr).
+
+    At ``rho_2`` this is the sharpness of a network in which no other mode is steeper; at ``rho_1`` the sharpness is
+    set by whichever block of the Hessian is steepest there, often that of another mode.
+
+    Raises
+    ------
+    ValueError
+        As `two_cycle`.
+
+    Examples
+    --------
+    >>> c = sharpness_on_cycle(1.0, 2, 1.1)
+    >>> c.at_low < 2 / 1.1 < c.at_high
+    True
+    """
+    cycle = two_cycle(target, depth, learning_rate)
+    at_low, at_high = _branch_slopes(cycle.t, validate.integer("depth", depth, least=2))
+    rate = np.asarray(learning_rate, dtype=float)
+    return CycleSharpness(at_low=_plain((1 - at_low) / rate), at_high=_plain((1 - at_high) / rate))
+
+
+def _power(u, n):
+    """u ** n by multiplication only (same result on floats and arrays)."""
+    out = 1.0
+    for _ in range(n):
+        out = out * u
+    return out
+
+
+def _advance(u, q, depth):
+    """One step of the scaled map and its slope at ``u`` (no checks: for loops)."""
+    low = _power(u, depth - 2)
+    top = low * u * u
+    return u + q / depth * (1 - top) * low * u, 1 + q / depth * low * (depth - 1 - (2 * depth - 1) * top)
+
+
+def _critical_point(q, depth):
+    """For ``q >= 1``: the ``u`` in (0, 1] where the slope of the map vanishes; beyond, the map falls."""
+    start = ((depth - 1) / (2 * depth - 1)) ** (1 / depth)  # the slope is 1 here, decreases from here on, 1 - q at 1
+    return brentq(lambda u: _advance(u, q, depth)[1], start, 1.0, xtol=1e-15, rtol=1e-15)
+
+
+def _image(q, depth, times):
+    """The critical point after so many steps."""
+    u = _critical_point(q, depth)
+    for _ in range(times):
+        u = _advance(u, q, depth)[0]
+    return u
+
+
+def _return_gap(q, depth, period):
+    """F^period(u_c) - u_c at the critical point: zero where a cycle of this period is superstable."""
+    return _image(q, depth, period) - _critical_point(q, depth)
+
+
+def _superstable(depth, doublings):
+    """q at which the cycles of period 1, 2, 4, ... of the first cascade pass through the critical point."""
+    t = brentq(lambda x: branch_multiplier(x, depth), 1e-6, 2 / depth, xtol=1e-15)
+    rates = [1.0, branch(t, depth)[0]]  # slope 1 - q = 0 at q = 1; then from the explicit branch
+    for n in range(2, doublings + 1):
+        gap = (rates[-1] - rates[-2]) / _FEIGENBAUM
+        left, right = rates[-1] + 0.6 * gap, rates[-1] + 1.5 * gap
+        rates.append(brentq(_return_gap, left, right, args=(depth, 2**n), xtol=1e-15, rtol=1e-15))
+    return rates
+
+
+def _cycle_through(q, depth, period, start):
+    """A point of a cycle of the given period near ``start``, by Newton's method, and the multiplier of the cycle."""
+    for _ in range(40):
+        u, multiplier = start, 1.0
+        for _ in range(period):
+            u, factor = _advance(u, q, depth)
+            multiplier *= factor
+        move = (u - start) / (1 - multiplier)
+        start = start + move
+        if abs(move) < 1e-15:
+            break
+    return start, multiplier
+
+
+def _period_eight(depth, superstable):
+    """q at which the four-cycle born from the two-cycle reaches the multiplier -1."""
+    left, right = superstable[2], superstable[3]  # the multiplier is 0 at the left end and below -1 at the right end
+    centre = _critical_point(left, depth)
+
+    def excess(q):
+        u = centre
+        for part in np.linspace(left, q, 9)[1:]:  # follow the cycle in small moves of q
+            u, multiplier = _cycle_through(part, depth, 4, u)
+        return multiplier + 1
+
+    return brentq(excess, left + 1e-9, right, xtol=1e-14)
+
+
+def _first_zero(function, start, stop, pieces=400):
+    """First sign change of ``function`` on a grid, refined by brentq."""
+    grid = np.linspace(start, stop, pieces + 1)
+    last = function(grid[0])
+    for left, right in pairwise(grid):
+        value = function(right)
+        if last * value <= 0:
+            return brentq(function, left, right, xtol=1e-14)
+        last = value
+    raise RuntimeError(f"no sign change between {start} and {stop}")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Learning rates, as ``q = eta S``, at which the one-mode map of one depth changes its behaviour."""
+
+    depth: int
+    period_two: float  # the minimum loses stability, the two-cycle is born: 2
+    period_four: float  # the two-cycle loses stability (multiplier -1), a four-cycle is born
+    period_eight: float  # the four-cycle loses stability
+    chaos: float  # accumulation point of the period doublings
+    sign_change: float  # from here on an orbit that starts positive can become negative
+    divergence: float  # from here on the largest value reached escapes to infinity
+
+
+@cache
+def _window(depth):
+    rates = _superstable(depth, 10)
+    steps = np.diff(rates)
+    ratio = steps[-2] / steps[-1]
+    chaos = rates[-1] + steps[-1] / (ratio - 1)  # what is left is close to a geometric series; error about 1e-12
+    t_four = brentq(lambda x: branch_multiplier(x, depth) + 1, 1e-6, 2 / depth, xtol=1e-15)
+    sign_change = _first_zero(lambda q: _image(q, depth, 2), chaos, 8 * chaos)
+    outer = _first_zero(lambda q: _image(q, depth, 3) - _image(q, depth, 1), sign_change * (1 + 1e-6), 4 * sign_change)
+    return Window(
+        depth=depth,
+        period_two=branch(0.0, depth)[0],
+        period_four=branch(t_four, depth)[0],
+        period_eight=_period_eight(depth, rates),
+        chaos=float(chaos),
+        sign_change=float(sign_change),
+        divergence=float(outer),
+    )
+
+
+def window(depth):
+    """Learning rates (as ``q = eta S``) that bound the regimes of the one-mode map; computed once per depth.
+
+    Parameters
+    ----------
+    depth : int
+        Number of layers, at least 2.
+
+    Returns
+    -------
+    Window
+        ``.period_two .period_four .period_eight .chaos .sign_change .divergence``, each to about 10 digits.
+
+    Raises
+    ------
+    ValueError
+        If `depth` is not a whole number of at least 2.
+
+    Notes
+    -----
+    ``sign_change`` is where the critical point lands on zero after two steps; ``divergence`` is where its first image
+    reaches the outer two-cycle of mixed sign, beyond which the steps grow without bound. For odd depth 3 or more a
+    layer value that is slightly negative is drawn to the saddle at zero.
+
+    Examples
+    --------
+    For two layers the ends are known in closed form: 2(sqrt 5 - 1), 3 sqrt 3 - 2 and 4.
+
+    >>> w = window(2)
+    >>> round(w.period_four, 9), round(w.sign_change, 9), round(w.divergence, 9)
+    (2.472135955, 3.196152423, 4.0)
+    """
+    return _window(validate.integer("depth", depth, least=2))
+
+
+def lyapunov(target, depth, learning_rate, *, steps=4000, transient=1000, start=None):
+    r"""Lyapunov exponent of the one-mode map, :math:`\lim \tfrac1T\sum\ln|F'(s_t)|`, per step.
+
+    Negative on attracting cycles, positive where nearby orbits separate.
+
+    Parameters
+    ----------
+    target, depth, learning_rate
+        As in `step`; `target` and `learning_rate` broadcast, one exponent per entry.
+    steps, transient : int
+        Steps averaged over, and steps thrown away before.
+    start : float or array, optional
+        First layer value; 0.7 ``m^(1/L)`` by default.
+
+    Returns
+    -------
+    float or array
+        Natural logarithm per step. Statistical error about ``1/sqrt(steps)`` where the orbit is chaotic.
+
+    Raises
+    ------
+    ValueError
+        If a rate lies at or beyond ``window(depth).divergence``, where orbits are unbounded, or an argument is out of
+        range.
+
+    Examples
+    --------
+    On a fixed point it is the logarithm of the slope, here ``1 - q = -1/2``:
+
+    >>> round(lyapunov(1.0, 2, 0.75), 6) == round(float(np.log(0.5)), 6)
+    True
+    """
+    depth = validate.integer("depth", depth, least=2)
+    q = np.asarray(relative_rate(target, depth, learning_rate), dtype=float)
+    limit = window(depth).divergence
+    if np.any(q >= limit):
+        raise ValueError(
+            f"learning_rate: got {learning_rate!r}, so eta S = {np.max(q):.6g}, which is past divergence; "
+            f"a bounded orbit at depth {depth} needs eta S < {limit:.6g}"
+        )
+    steps, transient = validate.integer("steps", steps, least=1), validate.integer("transient", transient, least=0)
+    size = np.asarray(target, dtype=float) ** (1 / depth)
+    u = np.full(q.shape, 0.7) if start is None else validate.real("start", start) / size + np.zeros(q.shape)
+    total = np.zeros(q.shape)
+    for index in range(transient + steps):
+        u, factor = _advance(u, q, depth)
+        if index >= transient:
+            total = total + np.log(np.maximum(np.abs(factor), 1e-300))
+        if not np.all(np.abs(u) < 1e3):
+            raise ValueError(f"start: got {start!r}, needs a value whose orbit stays bounded")
+    return _plain(total / steps)

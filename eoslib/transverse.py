@@ -1,0 +1,437 @@
+r"""The pair block: what a small off-diagonal perturbation does while a network oscillates along its diagonal.
+
+Take balanced, aligned layers: in the singular bases of the target every layer is diagonal, with entry :math:`a` in mode i
+and :math:`b` in mode j. To first order the entries (i, j) and (j, i) of all layers move among themselves: 2L numbers.
+Write :math:`X_\ell` for entry (i, j) of layer :math:`\ell` and :math:`Y_\ell` for entry (j, i) of layer
+:math:`L + 1 - \ell`. Exchanging X and Y is a symmetry, so that the Hessian splits into two L x L sectors,
+
+.. math:: X = \pm Y: \quad H_\pm = v v^\top \pm T, \quad v_\ell = a^{L-\ell} b^{\ell-1},
+
+with a Hankel matrix T that carries the residuals :math:`a^L - m_i` and :math:`b^L - m_j` and vanishes at the minimum.
+One step of descent multiplies by :math:`I - \eta H_\pm`; over a two-cycle two such factors make the Floquet matrix whose
+eigenvalues, the multipliers, decide whether the aligned oscillation survives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+from eoslib import network, scalar, validate
+
+PHASES = ("rest", "same", "opposite")
+
+
+def pair_hessian(first, second, targets) -> np.ndarray:
+    r"""Hessian block of the entries (i, j) and (j, i) of an aligned network whose layers need not be balanced.
+
+    With :math:`a_\ell, b_\ell` the entries of layer :math:`\ell` in the two modes and :math:`r_i, r_j` the residuals,
+
+    .. math::
+
+        H = \begin{pmatrix} v v^\top & C \\ C^\top & w w^\top \end{pmatrix}, \quad
+        v_\ell = \prod_{k>\ell} a_k \prod_{k<\ell} b_k, \quad w_\ell = \prod_{k>\ell} b_k \prod_{k<\ell} a_k,
+
+    .. math::
+
+        C_{\ell n} = r_i \prod_{k>\ell} a_k \prod_{n<k<\ell} b_k \prod_{k<n} a_k \ (n < \ell), \quad
+        C_{\ell n} = r_j \prod_{k<\ell} b_k \prod_{\ell<k<n} a_k \prod_{k>n} b_k \ (n > \ell).
+
+    Parameters
+    ----------
+    first, second : (L,) array_like
+        Diagonal entries of the layers, first layer first, in mode i and in mode j. Zeros are allowed.
+    targets : (2,) array_like
+        Singular values of the target in the two modes (0 for a mode that the target lacks).
+
+    Returns
+    -------
+    (2L, 2L) ndarray
+        Order of rows: entry (i, j) of layers 1 to L, then entry (j, i) of layers 1 to L.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, L < 2, or an entry is not finite.
+
+    Examples
+    --------
+    At a minimum C vanishes and the block has the eigenvalue :math:`\lambda_{ij}` twice:
+
+    >>> H = pair_hessian([2.0, 2.0], [1.0, 1.0], (4.0, 1.0))
+    >>> np.linalg.eigvalsh(H).round(12)[-2:].tolist()
+    [5.0, 5.0]
+    """
+    a, b = (validate.real(name, x) for name, x in (("first", first), ("second", second)))
+    m = validate.positive("targets", targets, zero=True)
+    if a.ndim != 1 or a.shape != b.shape or a.size < 2 or m.shape != (2,):
+        raise ValueError(f"first, second, targets: got shapes {a.shape}, {b.shape}, {m.shape}, needs (L,), (L,), (2,) with L >= 2")
+    depth = a.size
+    v = np.array([a[n + 1 :].prod() * b[:n].prod() for n in range(depth)])
+    w = np.array([b[n + 1 :].prod() * a[:n].prod() for n in range(depth)])
+    C = np.zeros((depth, depth))
+    for row in range(depth):
+        for n in range(row):
+            C[row, n] = (a.prod() - m[0]) * a[row + 1 :].prod() * b[n + 1 : row].prod() * a[:n].prod()
+        for n in range(row + 1, depth):
+            C[row, n] = (b.prod() - m[1]) * b[:row].prod() * a[row + 1 : n].prod() * b[n + 1 :].prod()
+    return np.block([[np.outer(v, v), C], [C.T, np.outer(w, w)]])
+
+
+def sector_hessian(first, second, targets, depth, sign) -> np.ndarray:
+    r"""Sector :math:`H_\pm = v v^\top \pm T` of the pair block of balanced layers.
+
+    .. math::
+
+        T_{\ell k} = r_i\, a^{2L-\ell-k} b^{\ell+k-L-2}\ (\ell + k \ge L + 2), \quad
+        T_{\ell k} = r_j\, b^{\ell+k-2} a^{L-\ell-k}\ (\ell + k \le L), \quad 0 \text{ at } \ell + k = L + 1.
+
+    Parameters
+    ----------
+    first, second : float
+        Layer singular values a and b in modes i and j, not zero.
+    targets : (2,) array_like
+        Singular values of the target in the two modes.
+    depth : int
+        L, at least 2.
+    sign : {1, -1}
+        1: the product stays symmetric (entry (i, j) = entry (j, i)); -1: antisymmetric.
+
+    Returns
+    -------
+    (L, L) ndarray
+
+    Raises
+    ------
+    ValueError
+        On values that are not finite and non-zero, a depth below 2, or another sign.
+
+    Examples
+    --------
+    >>> sector_hessian(2.0, 1.0, (3.0, 1.0), 2, -1).tolist()
+    [[4.0, 2.0], [2.0, 0.0]]
+    """
+    depth = validate.integer("depth", depth, least=2)
+    a, b = float(validate.real("first", first)), float(validate.real("second", second))
+    m = validate.positive("targets", targets, zero=True)
+    if a == 0 or b == 0:
+        raise ValueError(f"first, second: got {first!r}, {second!r}, needs numbers that are not zero (pair_hessian takes zeros)")
+    if sign not in (1, -1):
+        raise ValueError(f"sign: got {sign!r}, needs 1 or -1")
+    n = np.arange(1, depth + 1)
+    v = a ** (depth - n) * b ** (n - 1.0)
+    k = n[:, None] + n
+    late, early = k >= depth + 2, k <= depth
+    T = np.zeros((depth, depth))
+    T[late] = (a**depth - m[0]) * (a ** (2.0 * depth - k) * b ** (k - depth - 2.0))[late]
+    T[early] = (b**depth - m[1]) * (b ** (k - 2.0) * a ** (1.0 * depth - k))[early]
+    return np.outer(v, v) + sign * T
+
+
+def _turns(a, b, depth, sign):
+    """Directions (L, n) in which orthogonal changes of the hidden bases move the pair block within one sector."""
+    hidden = depth - 1  # rotations between layers l and l + 1, l = 1 ... L - 1
+    columns = []
+    for n in range((hidden + (1 if sign == 1 else 0)) // 2):
+        angle = np.zeros(depth + 1)
+        angle[n + 1] += 1.0
+        angle[depth - 1 - n] += sign
+        columns.append(angle[1:] * b - angle[:-1] * a)
+    return np.array(columns).T.reshape(depth, len(columns))
+
+
+def _pair(singular_values, pair):
+    m = validate.positive("singular_values", singular_values)
+    if m.ndim != 1 or m.size < 2 or np.any(np.diff(m) > 0):
+        raise ValueError(f"singular_values: got {singular_values!r}, needs at least two, largest first")
+    i, j = pair
+    if not 0 <= i < j < m.size:
+        raise ValueError(f"pair: got {pair!r}, needs 0 <= i < j < {m.size}")
+    return float(m[i]), float(m[j])
+
+
+def _states(m, depth, learning_rate, phase):
+    """Layer singular values ((a, a'), (b, b')) at the two points of the cycle."""
+    if phase not in PHASES:
+        raise ValueError(f"phase: got {phase!r}, needs one of {', '.join(PHASES)}")
+    one = scalar.two_cycle(m[0], depth, learning_rate)
+    if phase == "rest":
+        return (one.low, one.high), (m[1] ** (1 / depth),) * 2
+    two = scalar.two_cycle(m[1], depth, learning_rate)
+    return (one.low, one.high), (two.low, two.high) if phase == "same" else (two.high, two.low)
+
+
+def floquet_matrix(singular_values, depth, learning_rate, sign, *, pair=(0, 1), phase="rest", deflate=False) -> np.ndarray:
+    r"""Two-step linearisation of one sector over the two-cycle, :math:`(I - \eta H_\pm(\rho_2))(I - \eta H_\pm(\rho_1))`.
+
+    Parameters
+    ----------
+    singular_values : (r,) array_like
+        Of the target, largest first, r >= 2.
+    depth : int
+    learning_rate : float
+        Beyond the edge of the first mode of the pair, so that its two-cycle exists.
+    sign : {1, -1}
+        Sector.
+    pair : (int, int)
+        Modes i < j, counted from 0. Mode i oscillates.
+    phase : {"rest", "same", "opposite"}
+        What mode j does: stays at its minimum, oscillates in step with mode i, or against it.
+    deflate : bool
+        Send the exact multipliers 1, which belong to rotations of the hidden bases, to 0.
+
+    Returns
+    -------
+    (L, L) ndarray
+
+    Raises
+    ------
+    ValueError
+        On bad arguments, and where there is no two-cycle.
+
+    Examples
+    --------
+    >>> floquet_matrix((1.0, 0.8), 2, 1.1, 1).shape
+    (2, 2)
+    """
+    m = _pair(singular_values, pair)
+    (a, a_next), (b, b_next) = _states(m, depth, learning_rate, phase)
+    one, two = (np.eye(depth) - learning_rate * sector_hessian(x, y, m, depth, sign) for x, y in ((a, b), (a_next, b_next)))
+    M = two @ one
+    if deflate:
+        right, left = _turns(a, b, depth, sign), _turns(a_next, b_next, depth, sign)
+        M = M - right @ np.linalg.solve(left.T @ right, left.T) if right.size else M
+    return M
+
+
+def multipliers(singular_values, depth, learning_rate, *, pair=(0, 1), phase="rest", sector=None) -> np.ndarray:
+    r"""Floquet multipliers of the pair block over the two-cycle of its first mode.
+
+    Parameters
+    ----------
+    singular_values : (r,) array_like
+        Of the target, largest first, r >= 2.
+    depth : int
+        L, at least 2.
+    learning_rate : float
+        :math:`\eta > 2 / S` of the mode that oscillates.
+    pair, phase
+        See `floquet_matrix`.
+    sector : {None, 1, -1}
+        One sector only (L multipliers), or both (2L, the default).
+
+    Returns
+    -------
+    complex ndarray
+        Largest modulus first. L - 1 of the 2L are exactly 1: rotations of the hidden bases.
+
+    Raises
+    ------
+    ValueError
+        On bad arguments, and where there is no two-cycle (:math:`\eta S \le 2`, or past divergence).
+
+    Examples
+    --------
+    L = 2 at :math:`\eta = 2/(\sigma_1 + \sigma_2)`: a pair on the unit circle, cos(angle) = (3k - 1)/(1 + k), k = 0.8.
+
+    >>> multipliers((1.0, 0.8), 2, 2 / 1.8, sector=-1).real.round(9).tolist()
+    [0.777777778, 0.777777778]
+    """
+    signs = (1, -1) if sector is None else (sector,)
+    found = np.concatenate(
+        [np.linalg.eigvals(floquet_matrix(singular_values, depth, learning_rate, sign, pair=pair, phase=phase)) for sign in signs]
+    ).astype(complex)
+    return found[np.lexsort((-found.imag, -np.abs(found).round(12)))]
+
+
+def growth_rate(singular_values, depth, learning_rate, *, pair=(0, 1), phase="rest") -> float:
+    r"""Growth per step of the most unstable off-diagonal perturbation, :math:`\tfrac12 \ln \max |\mu|`.
+
+    Rotations of the hidden bases (multiplier 1) are left out, so that the result is negative where the aligned cycle is stable.
+
+    Parameters
+    ----------
+    singular_values, depth, learning_rate, pair, phase
+        See `multipliers`.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> growth_rate((1.0, 0.9), 3, 0.72) > 0 > growth_rate((1.0, 0.9), 3, 0.71)
+    True
+    """
+    radius = max(
+        np.abs(np.linalg.eigvals(floquet_matrix(singular_values, depth, learning_rate, s, pair=pair, phase=phase, deflate=True))).max()
+        for s in (1, -1)
+    )
+    return float(np.log(radius) / 2)
+
+
+def pair_eigenvalue(singular_values, depth, *, pair=(0, 1)) -> float:
+    r"""Eigenvalue :math:`\lambda_{ij} = \sum_{\ell=0}^{L-1} \sigma_i^{2(L-1-\ell)/L} \sigma_j^{2\ell/L}` of the Hessian at the minimum.
+
+    Examples
+    --------
+    >>> pair_eigenvalue((4.0, 1.0), 2)
+    5.0
+    """
+    depth = validate.integer("depth", depth, least=2)
+    one, two = _pair(singular_values, pair)
+    n = np.arange(depth)
+    return float(np.sum(one ** (2 * (depth - 1 - n) / depth) * two ** (2 * n / depth)))
+
+
+def threshold(singular_values, depth, *, pair=(0, 1)) -> float:
+    r"""Learning rate :math:`\eta_T` at which the two-cycle of mode i loses stability to off-diagonal perturbations with mode j.
+
+    The smallest rate beyond the edge at which a multiplier other than the exact ones leaves the unit circle. For L = 2 it is
+    :math:`2 / (\sigma_i + \sigma_j)`; for deeper networks slightly above :math:`2 / \lambda_{ij}`. For equal singular
+    values it is :math:`2 / S`: the cycle is unstable from birth.
+
+    Parameters
+    ----------
+    singular_values : (r,) array_like
+    depth : int
+    pair : (int, int)
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        On bad arguments, and if no multiplier leaves the unit circle on the branch of two-cycles up to its end.
+
+    Notes
+    -----
+    The cycle itself is attracting within the diagonal only up to ``scalar.window(depth).period_four``; beyond, the value
+    returned still says where the (unstable) cycle changes.
+
+    Examples
+    --------
+    >>> round(threshold((10.0, 9.0, 6.0), 2) * 19 / 2, 9)
+    1.0
+    >>> round(threshold((10.0, 9.0, 6.0), 3) * pair_eigenvalue((10.0, 9.0), 3) / 2, 6)
+    1.003429
+    """
+    m = _pair(singular_values, pair)
+    edge = 2 / scalar.sharpness_at_minimum(m[0], depth)
+    if m[0] == m[1]:
+        return float(edge)
+
+    def rate(eta):
+        return growth_rate(m, depth, eta)
+
+    scale = 2 / pair_eigenvalue(m, depth) - edge
+    grid = edge + scale * np.linspace(0.05, 3.0, 30)
+    previous = grid[0]
+    for eta in grid[1:]:
+        if rate(eta) > 0:
+            return float(brentq(rate, previous, eta, xtol=1e-15 * edge, rtol=1e-14))
+        previous = eta
+    raise ValueError(f"singular_values: got {m} with depth {depth}, the pair block stays stable up to eta = {grid[-1]:.6g}")
+
+
+@dataclass(frozen=True)
+class NearDegenerate:
+    r"""Laws for :math:`\sigma_j = (1 - \delta)\,\sigma_i`, :math:`\delta \to 0`, with q = eta S of mode i."""
+
+    excess: float  # (q_T - 2) / delta
+    ratio: float  # (eta_T lambda_ij / 2 - 1) / delta
+    angle: float  # (angle of the multiplier, per two steps) / sqrt(q - 2)
+    growth: float  # growth per step = growth * (q - q_T)
+
+
+def near_degenerate(depth) -> NearDegenerate:
+    r"""Leading behaviour of threshold, rotation and growth when the two singular values are close.
+
+    .. math::
+
+        q_T - 2 \simeq \frac{10 (L-1)^2 (5L-4)}{3L(7L^2-10L+2)}\,\delta, \quad
+        \frac{\eta_T \lambda_{ij}}{2} - 1 \simeq \frac{(L-1)(L-2)(4L-7)}{3L(7L^2-10L+2)}\,\delta,
+
+    .. math::
+
+        \arg\mu \simeq 2 \sqrt{\frac{(L+1)(q-2)}{5L-4}}, \quad
+        \tfrac12 \ln|\mu| \simeq \frac{3(7L^2-10L+2)}{10(L-1)(5L-4)}\,(q - q_T).
+
+    Parameters
+    ----------
+    depth : int
+        L, at least 2.
+
+    Returns
+    -------
+    NearDegenerate
+
+    Examples
+    --------
+    >>> near_degenerate(2)
+    NearDegenerate(excess=1.0, ratio=0.0, angle=1.4142135623730951, growth=0.5)
+    """
+    L = validate.integer("depth", depth, least=2)
+    common = 7 * L**2 - 10 * L + 2
+    return NearDegenerate(
+        excess=10 * (L - 1) ** 2 * (5 * L - 4) / (3 * L * common),
+        ratio=(L - 1) * (L - 2) * (4 * L - 7) / (3 * L * common),
+        angle=2 * float(np.sqrt((L + 1) / (5 * L - 4))),
+        growth=3 * common / (10 * (L - 1) * (5 * L - 4)),
+    )
+
+
+def lyapunov(W, M, learning_rate, steps, *, rng) -> np.ndarray:
+    r"""Largest Lyapunov exponent per step of gradient descent on the full matrices, for a batch of runs.
+
+    A random tangent vector V follows :math:`V \leftarrow V - \eta \nabla^2 f(W) V` along the orbit and is scaled back to
+    length 1 in each step; the exponent is the mean logarithm of the scalings. Rotations of the hidden bases neither grow nor
+    shrink, so that for L >= 2 the value is never far below zero.
+
+    Parameters
+    ----------
+    W : (n, L, d, d) array
+        Where the runs start; pass states on the attractor.
+    M : (d, d) array
+    learning_rate : (n,) array_like
+    steps : int
+    rng : numpy.random.Generator
+        For the tangent vectors.
+
+    Returns
+    -------
+    (n,) ndarray
+
+    Raises
+    ------
+    ValueError
+        On wrong shapes or a missing generator.
+
+    Examples
+    --------
+    At a stable minimum: the slowest direction of one number in two layers is neutral.
+
+    >>> value = lyapunov(np.ones((1, 2, 1, 1)), np.eye(1), [0.5], 200, rng=np.random.default_rng(0))
+    >>> bool(abs(value[0]) < 0.02)
+    True
+    """
+    W, M, _ = validate.weights(W, M)
+    rates = validate.positive("learning_rate", learning_rate)
+    steps = validate.integer("steps", steps, least=1)
+    validate.generator(rng, "the tangent vectors")
+    if W.ndim != 4 or rates.shape != W.shape[:1]:
+        raise ValueError(f"W, learning_rate: got shapes {W.shape}, {rates.shape}, needs (n, L, d, d) and (n,)")
+    V = rng.standard_normal(W.shape)
+    rates = rates[:, None, None, None]
+    total = np.zeros(len(W))
+    for _ in range(steps):
+        V = V - rates * network.hessian_vector_product(W, M, V)
+        W = W - rates * network.gradient(W, M)
+        size = np.sqrt((V * V).sum(axis=(1, 2, 3)))
+        V = V / size[:, None, None, None]
+        total += np.log(size)
+    return total / steps

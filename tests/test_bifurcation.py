@@ -1,0 +1,230 @@
+"""Tests of eoslib.bifurcation: closed forms, the map itself, matrices, bad input, and the recorded run."""
+
+import importlib.util
+from pathlib import Path
+
+import mpmath
+import numpy as np
+import pytest
+import sympy as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eoslib import bifurcation, network, scalar
+
+DEPTHS = range(2, 9)
+RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "full_matrix_bifurcation.py"
+quick = settings(derandomize=True, deadline=None, max_examples=25)
+
+
+def recorded():
+    spec = importlib.util.spec_from_file_location("full_matrix_bifurcation", RECORDED)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# -- coordinates ------------------------------------------------------------------------------------------------------
+@quick
+@given(depth=st.integers(2, 8), q=st.floats(1.01, 5.0))
+def test_overshoot_inverts_rate_and_the_orbit_is_that_of_the_map(depth, q):
+    r = bifurcation.overshoot(q, depth)
+    assert bifurcation.rate(r, depth) == pytest.approx(q, rel=1e-12)
+    D, E = (2 * depth - 1) * r - 2 * (depth - 1), (depth - 1) * r - (depth - 2)
+    c = (E / D) ** (1 / depth)
+    u = [scalar.step(c, 1.0, depth, q / depth)]
+    u.append(scalar.step(u[0], 1.0, depth, q / depth))
+    np.testing.assert_allclose(bifurcation.critical_orbit(r, depth, 2), np.array(u) / c, rtol=1e-10, atol=1e-12)
+
+
+def test_critical_orbit_in_exact_numbers():
+    r = sp.sqrt(2)
+    assert sp.simplify(bifurcation.critical_orbit(r, 2, 2)[1] - 1) == 0
+    assert sp.simplify(bifurcation.critical_orbit(sp.sqrt(3), 2, 2)[1]) == 0
+
+
+# -- superstable cycles -----------------------------------------------------------------------------------------------
+def test_superstable_two_cycle_of_two_layers_is_three_root_two_minus_two():
+    assert float(bifurcation.cascade(2, 1)[1] - (3 * mpmath.sqrt(2) - 2)) == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_cascade_against_the_explicit_two_cycle_branch(depth):
+    q = float(bifurcation.cascade(depth, 1)[1])
+    assert abs(scalar.two_cycle(1.0, depth, q / depth).multiplier) < 1e-7
+
+
+@pytest.mark.parametrize("depth", (2, 5))
+def test_feigenbaum_ratios_converge_geometrically(depth):
+    errors = np.array([float(x) - 4.66920160910299 for x in bifurcation.feigenbaum(bifurcation.cascade(depth, 9))])
+    assert abs(errors[-1]) < 5e-5
+    assert np.all(np.abs(errors[3:]) < 0.5 * np.abs(errors[2:-1]))
+
+
+def test_the_period_three_window_has_a_cascade_of_its_own_with_the_same_constant():
+    m = bifurcation.landmarks(3)
+    six = m.period_three_superstable + (m.period_six - m.period_three_superstable) * 4 / 3  # z^2 + k: k = 0, -3/4, -1
+    r = [bifurcation.superstable(3, n, bifurcation.overshoot(q, 3)) for n, q in ((3, m.period_three_superstable), (6, six))]
+    for n in (12, 24, 48, 96, 192):
+        r.append(bifurcation.superstable(3, n, r[-1] + (r[-1] - r[-2]) / 4.5))
+    ratios = bifurcation.feigenbaum([bifurcation.rate(x, 3) for x in r])
+    assert float(ratios[-1]) == pytest.approx(4.6692, abs=0.005)
+
+
+def test_superstable_refuses_a_cycle_of_smaller_period():
+    with pytest.raises(RuntimeError, match="smaller"):
+        bifurcation.superstable(2, 4, 2**0.5)
+
+
+# -- landmarks --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_landmarks_against_scalar_window_and_in_order(depth):
+    m, w = bifurcation.landmarks(depth), scalar.window(depth)
+    assert m.sign_change == pytest.approx(w.sign_change, abs=1e-9)
+    assert m.divergence == pytest.approx(w.divergence, abs=1e-9)
+    rates = bifurcation.cascade(depth, 8)
+    assert float(bifurcation.accumulation(rates)) == pytest.approx(w.chaos, abs=1e-8)
+    order = [w.chaos, m.band_merging, m.period_three, m.period_three_superstable, m.period_six, m.period_three_end]
+    assert np.all(np.diff([*order, m.sign_change, m.divergence]) > 0)
+
+
+@pytest.mark.parametrize("depth", (2, 3, 6))
+def test_period_three_window_against_plain_iteration(depth):
+    m = bifurcation.landmarks(depth)
+    gap = 2e-4
+    q = [m.period_three - gap, m.period_three + gap, m.period_six - gap, m.period_six + gap]
+    found = bifurcation.period(bifurcation.scan(depth, q, steps=30000, keep=64).orbits)
+    assert found.tolist() == [0, 3, 3, 6]
+    ends = bifurcation.scan(depth, [m.period_three_end - gap, m.period_three_end + gap], steps=20000, keep=6000).orbits
+    gaps = [np.diff(np.unique(np.concatenate([x, [x.min(), x.max()]]))).max() for x in ends]
+    assert gaps[0] > 5 * gaps[1]  # three separate bands before the crisis, one after
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_sign_change_and_divergence_against_the_map_on_a_grid(depth):
+    m = bifurcation.landmarks(depth)
+    u = np.linspace(0.5, 1.0, 50001)  # holds the critical point; the grid misses the maximum by less than 1e-8
+    for q, positive in ((m.sign_change - 1e-6, True), (m.sign_change + 1e-6, False)):
+        twice = scalar.step(scalar.step(u, 1.0, depth, q / depth), 1.0, depth, q / depth)
+        assert (twice.min() > 0) == positive
+    for q, inside in ((m.divergence - 1e-6, True), (m.divergence + 1e-6, False)):
+        top = scalar.step(u, 1.0, depth, q / depth).max()
+        back = scalar.step(scalar.step(top, 1.0, depth, q / depth), 1.0, depth, q / depth)
+        assert (back < top) == inside
+
+
+@pytest.mark.parametrize("depth", (2, 3))
+def test_past_divergence_some_orbits_leave_and_before_it_none(depth):
+    m = bifurcation.landmarks(depth)
+    starts = np.linspace(0.6, 1.2, 13)
+    fates = [[bifurcation.scan(depth, [q], steps=1500, start=x).fate[0] for x in starts] for q in m.divergence * np.array([0.999, 1.01])]
+    assert "diverged" not in fates[0] and "diverged" in fates[1]
+
+
+# -- scans ------------------------------------------------------------------------------------------------------------
+def test_lyapunov_exponents_of_known_orbits():
+    s = bifurcation.scan(2, [1.5, 2.2, 3.9999999], steps=20000)
+    c = scalar.two_cycle(1.0, 2, 1.1)
+    expected = [np.log(0.5), np.log(abs(c.multiplier)) / 2, np.log(3)]
+    np.testing.assert_allclose(s.lyapunov, expected, atol=0.02)  # 1/sqrt(13000) for the chaotic one
+
+
+def test_balance_exponent_on_the_two_cycle():
+    c = scalar.two_cycle(1.0, 4, 2.3 / 4)
+    z = c.high / c.low
+    s = bifurcation.scan(4, [2.3], steps=9000)
+    assert s.balance[0] == pytest.approx(np.log(abs(5 - 2 * (z + 1 / z))) / 2, abs=1e-9)
+
+
+def test_gap_between_layers_contracts_at_the_balance_exponent_in_chaos():
+    q, m, rate = 3.1, 1.0, 3.1 / 3
+    W = np.ones((3, 1, 1)) * np.array([0.7, 0.7, 0.7 + 1e-6])[:, None, None]
+    gaps = []
+    for _ in range(400):
+        W = W - rate * network.gradient(W, np.array([[m]]))
+        gaps.append(abs(W[0, 0, 0] ** 2 - W[2, 0, 0] ** 2))
+    gaps = np.array(gaps)
+    gaps = gaps[gaps > 1e-14]  # above rounding
+    slope = np.polyfit(np.arange(gaps.size), np.log(gaps), 1)[0]
+    assert slope == pytest.approx(bifurcation.scan(3, [q], steps=20000).balance[0], abs=0.05)  # about 100 chaotic steps
+
+
+def test_period_detection():
+    rng = np.random.default_rng(0)
+    rows = np.stack([np.tile(rng.random(p), 64)[:64] for p in (1, 2, 3, 8, 16)] + [rng.random(64), np.full(64, np.inf)])
+    assert bifurcation.period(rows).tolist() == [1, 2, 3, 8, 16, 0, 0]
+
+
+# -- rotation of singular vectors -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("depth", (2, 3, 4, 5))
+def test_pair_step_against_the_hessian_of_matrices(depth):
+    rng = np.random.default_rng(depth)
+    u, ratio, q = 0.83, 0.55, 2.7
+    W = np.stack([np.diag([u, ratio ** (1 / depth)])] * depth)
+    x = rng.standard_normal(depth)
+    for sector, sign in enumerate((1, -1)):
+        V = np.zeros_like(W)
+        V[:, 0, 1], V[:, 1, 0] = x, sign * x[::-1]
+        image = V - q / depth * network.hessian_vector_product(W, np.diag([1.0, ratio]), V)
+        predicted = bifurcation.pair_step([u], [q], ratio, depth)[sector, 0] @ x
+        np.testing.assert_allclose(image[:, 0, 1], predicted, atol=1e-13)
+        np.testing.assert_allclose(image[:, 1, 0], sign * predicted[::-1], atol=1e-13)
+
+
+def test_rotation_grows_at_the_pair_exponent_in_the_matrices():
+    q, ratio, size = 3.2, 0.6, 1e-12
+    W = np.stack([np.diag([0.7, ratio ** (1 / 3)])] * 3)
+    W[0, 0, 1] = size
+    logs = []
+    for _ in range(200):
+        W = W - q / 3 * network.gradient(W, np.diag([1.0, ratio]))
+        logs.append(np.log(np.linalg.norm(W[:, 0, 1])))
+    slope = np.polyfit(np.arange(150), logs[50:], 1)[0]
+    assert slope == pytest.approx(bifurcation.pair_exponent(3, [q], ratio)[0], abs=0.05)  # 150 chaotic steps
+
+
+def test_pair_limit_at_two_layers_is_the_golden_ratio():
+    w = scalar.window(2)
+    c = scalar.two_cycle(1.0, 2, w.period_four / 2)
+    assert bifurcation.pair_limit(2, c.q, [c.low, c.high]) == pytest.approx((5**0.5 - 1) / 2, abs=5e-6)
+
+
+# -- recorded run -----------------------------------------------------------------------------------------------------
+def test_record_is_what_the_script_makes_and_small():
+    module = recorded()
+    record = module.load()
+    np.testing.assert_array_equal(record["q"], module.rates_q())
+    settings_used = record["about"]["settings"]
+    assert (settings_used["steps"], settings_used["keep"], settings_used["seed"]) == (module.STEPS, module.KEEP, module.SEED)
+    assert module.RECORD.stat().st_size < 1.5e6
+    assert module.replay(record, np.array([300]))["columns"] < 2e-5
+
+
+def test_a_record_of_another_seed_is_noticed():
+    module = recorded()
+    record = module.load()
+    record["head"] = record["head"] * (1 + 1e-6)
+    assert module.replay(record, np.array([300]))["head"] > 1e-7
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "call, word",
+    [
+        (lambda: bifurcation.rate(0.9, 3), "overshoot"),
+        (lambda: bifurcation.overshoot(0.5, 3), "q"),
+        (lambda: bifurcation.rate(1.1, 1), "depth"),
+        (lambda: bifurcation.landmarks(1), "depth"),
+        (lambda: bifurcation.cascade(2, 0), "doublings"),
+        (lambda: bifurcation.feigenbaum([1.0, 2.0]), "rates"),
+        (lambda: bifurcation.scan(2, [-1.0]), "q"),
+        (lambda: bifurcation.scan(2, [2.0], keep=10, steps=5), "keep"),
+        (lambda: bifurcation.scan(2, [2.0], start=-0.5), "start"),
+        (lambda: bifurcation.pair_exponent(3, [2.0], 1.5), "ratio"),
+        (lambda: bifurcation.pair_exponent(3, [6.0], 0.5), "q"),
+        (lambda: bifurcation.period(np.zeros((2, 3))), "orbits"),
+    ],
+)
+def test_bad_input_names_the_argument(call, word):
+    with pytest.raises(ValueError, match=word):
+        call()

@@ -1,0 +1,169 @@
+"""The built pages in headless Chromium, with every request off the site blocked and reported. Run with -m browser."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import re
+import shutil
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+PAGES = sorted(str(p.relative_to(HTML)) for p in HTML.glob("chapters/*.html")) if HTML.exists() else []
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.fail("the browser tests need Chromium on the PATH")
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield chromium
+        chromium.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def site():
+    handler = functools.partial(Quiet, directory=str(HTML))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def visit(browser, request):
+    """Open a page; collects everything that went wrong in ``faults``."""
+    contexts = []
+
+    def go(url, base, **options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page, faults = context.new_page(), []
+
+        def gate(route):
+            if route.request.url.startswith((base, "data:", "blob:")):
+                route.continue_()
+            else:
+                faults.append(f"request off the site: {route.request.url}")
+                route.abort()
+
+        page.route("**/*", gate)
+        page.on("pageerror", lambda error: faults.append(f"page error: {error}"))
+        page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+        page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}"))
+        page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        page.goto(url, wait_until="load")
+        page.wait_for_function("!window.MathJax || (window.MathJax.startup && window.MathJax.startup.promise)")
+        page.evaluate("window.MathJax && window.MathJax.startup ? window.MathJax.startup.promise.then(() => true) : true")
+        return page, faults
+
+    yield go
+    for context in contexts:
+        context.close()
+
+
+def test_there_are_pages():
+    assert len(PAGES) >= 8, "build the book first: make book"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_whole(visit, site, name):
+    page, faults = visit(f"{site}/{name}", site)
+    assert faults == []
+    bare = page.evaluate("[...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container')).length")
+    assert bare == 0, "mathematics that was not typeset"
+    assert page.evaluate("document.querySelectorAll('[data-mjx-error], mjx-merror').length") == 0
+    broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)")
+    assert broken == []
+    blind = page.evaluate("[...document.querySelectorAll('article figure img')].filter(i => i.alt.split(' ').length < 10).length")
+    assert blind == 0, "figures without alternative text"
+    text = page.inner_text("article")
+    raw = re.findall(r"\{(?:prf:ref|numref|ref|eq|glue:text|cite:t|cite:p)\}`[^`]*`", text)
+    assert raw == [], "roles that were not rendered"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_fits_a_phone(visit, site, name):
+    page, faults = visit(f"{site}/{name}", site, viewport={"width": 390, "height": 844})
+    assert faults == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400, "the page scrolls sideways"
+
+
+def test_figures_stay_white_in_dark_mode(visit, site):
+    name = next(n for n in PAGES if n.endswith("two_phases.html"))
+    page, faults = visit(f"{site}/{name}", site)
+    page.evaluate("document.documentElement.dataset.theme = 'dark'")
+    style = "getComputedStyle(document.querySelector('article figure img'))"
+    assert page.evaluate(f"{style}.backgroundColor") == "rgb(255, 255, 255)" and page.evaluate(f"{style}.filter") == "none"
+    assert faults == []
+
+
+def test_links_and_anchors_resolve(visit, site):
+    anchors, wanted = {}, []
+    for name in PAGES:
+        page, _ = visit(f"{site}/{name}", site)
+        url = f"{site}/{name}"
+        anchors[url] = set(page.evaluate("[...document.querySelectorAll('[id], a[name]')].map(e => e.id || e.name)"))
+        for link in page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)"):
+            if link.startswith(site):
+                wanted.append((name, *urldefrag(link)))
+    for source, target, anchor in wanted:
+        path = unquote(target.removeprefix(site)).lstrip("/") or "index.html"
+        assert (HTML / path).exists(), f"{source} links to {target}"
+        if anchor and target in anchors:
+            assert unquote(anchor) in anchors[target], f"{source} links to {target}#{anchor}"
+
+
+def test_the_root_leads_to_the_index(visit, site):
+    page, faults = visit(f"{site}/index.html", site)
+    page.wait_for_url("**/chapters/index.html")
+    assert page.locator("article h1").count() == 1 and faults == []
+
+
+def test_search_finds_a_chapter(visit, site):
+    page, faults = visit(f"{site}/search.html?q=sharpness", site)
+    page.wait_for_selector("ul.search li a", timeout=10_000)
+    found = page.evaluate("[...document.querySelectorAll('ul.search li a')].map(a => a.href)")
+    assert any("two_phases" in link for link in found) and faults == []
+
+
+def test_proofs_unfold(visit, site):
+    name = next(n for n in PAGES if n.endswith("two_phases.html"))
+    page, faults = visit(f"{site}/{name}", site)
+    proof = page.locator("details.sd-dropdown", has_text="Proof").first
+    assert proof.get_attribute("open") is None
+    proof.locator("summary").click()
+    assert proof.get_attribute("open") is not None and faults == []
+
+
+def test_the_book_opens_from_a_folder(visit):
+    """Without a server: from file:// nothing may be loaded from elsewhere either."""
+    page, faults = visit((HTML / "chapters" / "two_phases.html").as_uri(), "file://")
+    assert faults == []
+    assert page.evaluate("document.querySelectorAll('mjx-container').length") > 20
+
+
+def test_nothing_in_the_html_loads_from_outside():
+    pattern = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=[\"'](?:https?:)?//[^\"']+", re.I)
+    for path in HTML.rglob("*.html"):
+        found = [tag for tag in pattern.findall(path.read_text(encoding="utf8")) if 'rel="canonical"' not in tag]
+        assert found == [], path
+    for path in HTML.rglob("*.css"):
+        assert not re.search(r"url\([\"']?https?:", path.read_text(encoding="utf8", errors="ignore")), path
