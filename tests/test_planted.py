@@ -56,7 +56,7 @@ def run(folder, chapters, *options):
     """
     (folder / "chapters").mkdir()
     (folder / "tests" / "outputs").mkdir(parents=True)
-    for name in ("conftest.py", "pyproject.toml", "jupytext.toml"):
+    for name in ("conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "_ext", folder / "_ext")
     for name, (cells, stored) in chapters.items():
