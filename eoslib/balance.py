@@ -1,10 +1,13 @@
-r"""Gaps between layers, :math:`\sigma_L^2 - \sigma_\ell^2`, and the sharpness that gradient flow would reach, :math:`\Psi(\alpha)`.
+r"""Gaps between layers, :math:`\sigma_L^2 - \sigma_\ell^2`, and the sharpness :math:`\Psi(\alpha)` of the flow's end.
 
 One mode of an aligned network is L numbers, one for each layer. From the paper's unbalanced start the last one, x,
 begins at 0 and the other L - 1 begin at :math:`\alpha` and stay equal, y. Gradient flow keeps
 :math:`y^2 - x^2 = \alpha^2` and ends where :math:`x y^{L-1} = m`; with the ratio :math:`T = x^2/y^2` of that end point
 
-.. math:: \frac{\alpha^2}{m^{2/L}} = (1 - T)\,T^{-1/L}, \qquad \frac{\Psi(\alpha)}{L\,m^{2-2/L}} = \frac{1 + (L-1)T}{L\,T^{(L-1)/L}} .
+.. math::
+
+    \frac{\alpha^2}{m^{2/L}} = (1 - T)\,T^{-1/L}, \qquad
+    \frac{\Psi(\alpha)}{L\,m^{2-2/L}} = \frac{1 + (L-1)T}{L\,T^{(L-1)/L}} .
 
 This module uses no other module's dynamics, so that it can witness against them.
 """
@@ -61,7 +64,8 @@ def gaps(values) -> np.ndarray:
 def gap_factors(values, target, learning_rate) -> np.ndarray:
     r"""Exact factor :math:`1 - \eta^2 (\pi - m)^2 p_\ell^2` by which one step multiplies each gap of `gaps`.
 
-    :math:`\pi` is the product of all layers of the mode and :math:`p_\ell` that of all layers but the last and the l-th, taken
+    :math:`\pi` is the product of all layers of the mode and :math:`p_\ell` that of all layers but the last and the
+    l-th, taken
     without division, so that a layer at zero is allowed.
 
     Parameters
@@ -103,10 +107,11 @@ def gap_factors(values, target, learning_rate) -> np.ndarray:
 
 
 def flow_limit(scale, target, depth) -> FlowLimit:
-    r"""End of gradient flow from :math:`x = 0`, :math:`y = \alpha`: the point with :math:`x y^{L-1} = m`, :math:`y^2 - x^2 = \alpha^2`.
+    r"""End of gradient flow from :math:`x = 0`, :math:`y = \alpha`: :math:`x y^{L-1} = m`, :math:`y^2 - x^2 = \alpha^2`.
 
     Solves :math:`v^{L-1}(v - d) = 1` for :math:`v = y^2/m^{2/L}`, :math:`d = \alpha^2/m^{2/L}`, by Newton's method from
-    :math:`v = 1 + d`, where the left side is convex and at least 1, so that it converges from above for every :math:`d > 0`.
+    :math:`v = 1 + d`, where the left side is convex and at least 1, so that it converges from above for every
+    :math:`d > 0`.
 
     Parameters
     ----------
@@ -147,13 +152,17 @@ def flow_limit(scale, target, depth) -> FlowLimit:
             break
     ratio = v ** -float(depth)
     relative = v ** (depth - 1) * (1 + (depth - 1) * ratio) / depth
-    return FlowLimit(size * v ** (-(depth - 1) / 2), size * np.sqrt(v), ratio, relative * depth * size ** (2 * depth - 2))
+    return FlowLimit(size * v ** (-(depth - 1) / 2), size * np.sqrt(v), ratio, relative * depth * size ** (2 * depth -
+    2))
 
 
 def flow_sharpness(scale, target, depth) -> np.ndarray:
     r"""Sharpness :math:`\Psi(\alpha)` of the minimum that gradient flow reaches (paper: Definition 3 and Lemma 5).
 
-    .. math:: \Psi = m^2 \Bigl(\frac{1}{x^2} + \frac{L-1}{y^2}\Bigr) = L\,m^{2-2/L} \cdot \frac{1 + (L-1)T}{L\,T^{(L-1)/L}}, \qquad T = \frac{x^2}{y^2} .
+    .. math::
+
+        \Psi = m^2 \Bigl(\frac{1}{x^2} + \frac{L-1}{y^2}\Bigr)
+        = L\,m^{2-2/L} \cdot \frac{1 + (L-1)T}{L\,T^{(L-1)/L}}, \qquad T = \frac{x^2}{y^2} .
 
     The last factor is the arithmetic over the geometric mean of :math:`1/\sigma_\ell^2`.
 
@@ -187,7 +196,9 @@ def flow_sharpness(scale, target, depth) -> np.ndarray:
 
 
 def sharpness_slope(scale, target, depth) -> np.ndarray:
-    r"""Derivative :math:`G(\alpha) = d\Psi/d\alpha = \frac{2(L-1)}{\alpha} \Psi \bigl(\frac{1-T}{1+(L-1)T}\bigr)^2`, always positive.
+    r"""Derivative :math:`G(\alpha) = \Psi'(\alpha)`, always positive.
+
+    .. math:: G(\alpha) = \frac{2(L-1)}{\alpha}\, \Psi(\alpha) \Bigl(\frac{1-T}{1+(L-1)T}\Bigr)^2
 
     Parameters and errors as `flow_sharpness`. Equals the paper's G(alpha), which is printed as a difference.
 
@@ -219,7 +230,9 @@ def growth(scale, target, depth) -> np.ndarray:
 
 
 def critical_scale(target, depth) -> np.ndarray:
-    r"""Where `growth` has its one maximum: :math:`\alpha_{crit} = m^{1/L} \sqrt{L(L-2)}\,(L-1)^{-(L-1)/L}`, there :math:`T = (L-1)^{-2}`.
+    r"""Where `growth` has its one maximum: :math:`\alpha_{crit} = m^{1/L} \sqrt{L(L-2)}\,(L-1)^{-(L-1)/L}`.
+
+    There :math:`T = (L-1)^{-2}`.
 
     Raises
     ------
@@ -233,12 +246,12 @@ def critical_scale(target, depth) -> np.ndarray:
     >>> critical_scale(1.0, 2)
     Traceback (most recent call last):
     ...
-    ValueError: depth: got 2, needs an integer >= 3: with two layers P(alpha) decreases for all alpha > 0, so that no maximum exists
+    ValueError: depth: got 2, needs an integer >= 3: with two layers P(alpha) only decreases, so that no maximum exists
     """
     try:
         depth = validate.integer("depth", depth, least=3)
     except ValueError as error:
-        raise ValueError(f"{error}: with two layers P(alpha) decreases for all alpha > 0, so that no maximum exists") from None
+        raise ValueError(f"{error}: with two layers P(alpha) only decreases, so that no maximum exists") from None
     target = validate.positive("target", target)
     return target ** (1 / depth) * np.sqrt(depth * (depth - 2)) * (depth - 1) ** (-(depth - 1) / depth)
 
@@ -295,8 +308,8 @@ def scale_bound(learning_rate, target, depth, *, form="simple") -> np.ndarray:
     relative = rate * depth * target ** (2 - 2 / depth)
     if np.any(relative >= EDGE):
         raise ValueError(
-            f"learning_rate: got {learning_rate!r}, which is eta S = {np.max(relative):.6g}; the bound on the scale needs "
-            "eta S < 2 sqrt 2 = 2.82843, else its logarithm is not positive"
+            f"learning_rate: got {learning_rate!r}, which is eta S = {np.max(relative):.6g}; the bound on the scale "
+            "needs eta S < 2 sqrt 2 = 2.82843, else its logarithm is not positive"
         )
     room = np.log(EDGE / relative)
     if form == "exact":
@@ -310,10 +323,12 @@ def scale_bound(learning_rate, target, depth, *, form="simple") -> np.ndarray:
 
 
 def least_factor(scale, learning_rate, singular_values, depth) -> np.ndarray:
-    r"""Least factor that any step can apply to the gap of each mode, under the assumptions of the corrected balancing lemma.
+    r"""Least factor that any step can apply to the gap of each mode, if the corrected balancing lemma applies.
 
-    While :math:`\pi \le m` a step multiplies the gap by at least :math:`1 - k^2/(4(L-1))` with :math:`k = \eta\Psi_i(\alpha)`, while
-    :math:`\pi > m` (which needs k > 1) by at least :math:`1 - Q^2` with the Q of `overshoot_ceiling`, and never by more than 1.
+    While :math:`\pi \le m` a step multiplies the gap by at least :math:`1 - k^2/(4(L-1))` with
+    :math:`k = \eta\Psi_i(\alpha)`, while
+    :math:`\pi > m` (which needs k > 1) by at least :math:`1 - Q^2` with the Q of `overshoot_ceiling`, and never by
+    more than 1.
     Where the result is positive the gap keeps its sign, which is always so for :math:`L \ge 3`.
 
     Parameters
@@ -342,22 +357,22 @@ def least_factor(scale, learning_rate, singular_values, depth) -> np.ndarray:
     >>> least_factor(3.0, 0.03, [10.0, 9.0], 3)
     Traceback (most recent call last):
     ...
-    ValueError: scale: got 3.0, above 1.526, the bound of the balancing lemma for eta = 0.03, largest singular value 10 and L = 3
+    ValueError: scale: got 3.0, above 1.526, the balancing lemma's bound for eta = 0.03, largest value 10 and L = 3
     """
     values = np.atleast_1d(validate.positive("singular_values", singular_values))
     alpha, rate = float(validate.positive("scale", scale)), float(validate.positive("learning_rate", learning_rate))
     bound = float(scale_bound(rate, values.max(), depth, form="simple"))
     if alpha > bound:
         raise ValueError(
-            f"scale: got {scale!r}, above {bound:.6g}, the bound of the balancing lemma for eta = {rate:.6g}, "
-            f"largest singular value {values.max():.6g} and L = {depth}"
+            f"scale: got {scale!r}, above {bound:.6g}, the balancing lemma's bound for eta = {rate:.6g}, "
+            f"largest value {values.max():.6g} and L = {depth}"
         )
     k = rate * flow_sharpness(alpha, values, depth)
     return 1 - np.maximum(k**2 / (4 * (depth - 1)), np.where(k > 1, overshoot_ceiling(depth), 0.0) ** 2)
 
 
 def cycle_factor(ratio) -> np.ndarray:
-    r"""Factor :math:`5 - 2(z + 1/z)` by which a vanishing gap is multiplied over one period of a two-cycle, :math:`z = \rho_2/\rho_1`.
+    r"""Factor :math:`5 - 2(z + 1/z)` of a vanishing gap over one period of a two-cycle, :math:`z = \rho_2/\rho_1`.
 
     Its size is below 1 for :math:`1 < z < (3 + \sqrt5)/2`.
 
@@ -378,7 +393,10 @@ def cycle_factor(ratio) -> np.ndarray:
 def frozen_fraction(scale, target, depth, learning_rate) -> np.ndarray:
     r"""Part of its first gap that a converging mode keeps for ever, to first order in :math:`\eta`.
 
-    .. math:: \frac{\delta_\infty}{\alpha^2} \approx \exp\Bigl(-\eta \int_0^{x} (m - x y^{L-1})\, y^{L-3}\, dx\Bigr), \qquad y^2 = x^2 + \alpha^2,
+    .. math::
+
+        \frac{\delta_\infty}{\alpha^2}
+        \approx \exp\Bigl(-\eta \int_0^{x} (m - x y^{L-1})\, y^{L-3}\, dx\Bigr), \qquad y^2 = x^2 + \alpha^2,
 
     the sum of the logarithms of `gap_factors` along gradient flow. For :math:`L \ge 3` and :math:`\alpha \to 0` it is
     :math:`e^{-q/(2(L-1)(L-2))}` with :math:`q = \eta L m^{2-2/L}`; for two layers it is a power of :math:`\alpha`.
@@ -386,7 +404,8 @@ def frozen_fraction(scale, target, depth, learning_rate) -> np.ndarray:
     Raises
     ------
     ValueError
-        If :math:`\eta \Psi(\alpha) \ge 2`: then the flow's minimum is unstable and the mode need not converge; or as `flow_limit`.
+        If :math:`\eta \Psi(\alpha) \ge 2`: then the flow's minimum is unstable and the mode need not converge; or as
+        `flow_limit`.
 
     Examples
     --------
@@ -411,14 +430,20 @@ def frozen_fraction(scale, target, depth, learning_rate) -> np.ndarray:
 def overshoot_ceiling(depth, *, pieces=400) -> float:
     r"""Upper bound, by interval boxes, on how far a layer is pulled back after a step across the minimum.
 
-    A step from :math:`x y^{L-1} \le m` may land at :math:`x' y'^{L-1} > m`; the next step keeps both layers positive if and only if
+    A step from :math:`x y^{L-1} \le m` may land at :math:`x' y'^{L-1} > m`; the next step keeps both layers positive
+    if and only if
     :math:`Q = \eta (\pi' - m) \pi' / \min(x', y')^2 < 1`. Scaled by the flow's end point (:math:`U = y'/y_\infty`,
     :math:`W = x'/x_\infty`, :math:`k = \eta\Psi`, :math:`w = x/x_\infty`),
 
-    .. math:: Q = c\,U^{L-1}\bigl(U^{L-1} - 1/W\bigr), \quad c = \frac{k}{1 + (L-1)T}, \quad W = w + c(1-p)u^{L-1}, \quad U = u + cT(1-p)w u^{L-2}
+    .. math::
 
-    with :math:`u^2 = 1 - T(1 - w^2)` and :math:`p = w u^{L-1}`. All modes of all targets that satisfy the ``"simple"`` bound of
-    `scale_bound` are covered by the two numbers (T, w): k is at most a function of T. Each of these terms is monotone in
+        Q = c\,U^{L-1}\bigl(U^{L-1} - 1/W\bigr), \quad c = \frac{k}{1 + (L-1)T}, \quad
+        W = w + c(1-p)u^{L-1}, \quad U = u + cT(1-p)w u^{L-2}
+
+    with :math:`u^2 = 1 - T(1 - w^2)` and :math:`p = w u^{L-1}`. All modes of all targets that satisfy the
+    ``"simple"`` bound of
+    `scale_bound` are covered by the two numbers (T, w): k is at most a function of T. Each of these terms is monotone
+    in
     each variable, so its range over a box is bounded by its value at corners; rounding (below 1e-13) is covered by a
     slack of 1e-10. For T below the first box :math:`k \le 1`, and then no step crosses the minimum.
 
@@ -450,7 +475,8 @@ def overshoot_ceiling(depth, *, pieces=400) -> float:
     w = np.linspace(0.0, 1.0, pieces + 1)
     low, high = T[:-1, None], T[1:, None]
     left, right = w[None, :-1], w[None, 1:]
-    k = _largest_rate(high, depth) * (1 + n * low) / (depth * low ** (n / depth))  # first factor grows with T, second falls
+    # the first factor grows with T, the second falls
+    k = _largest_rate(high, depth) * (1 + n * low) / (depth * low ** (n / depth))
     c = k / (1 + n * low)
     u_low, u_high = np.sqrt(1 - high * (1 - left**2)), np.sqrt(1 - low * (1 - right**2))
     rest = 1 - left * u_low**n
@@ -481,7 +507,7 @@ def _exact_scale(room, depth):
 
 
 def _largest_rate(ratio, depth):
-    """Largest eta S_i of a mode whose flow ends at this T, under the "simple" bound for the largest mode; grows with T."""
+    """Largest eta S_i of a mode whose flow ends at this T, under the "simple" bound; grows with T."""
     n = depth - 1
     d2 = ((1 - ratio) * ratio ** (-1 / depth)) ** 2
     alone = np.exp(-depth * d2 / 2)
@@ -511,4 +537,5 @@ def _layers(values):
 
 
 def _problem(scale, target, depth):
-    return validate.positive("scale", scale), validate.positive("target", target), validate.integer("depth", depth, least=2)
+    return validate.positive("scale", scale), validate.positive("target", target), validate.integer("depth", depth,
+    least=2)

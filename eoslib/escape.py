@@ -7,6 +7,8 @@ is :math:`\dot a = (m - a^{L-1}b)\, a^{L-2} b`, :math:`\dot b = (m - a^{L-1}b)\,
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from scipy.integrate import quad
 from scipy.optimize import brentq
@@ -104,7 +106,7 @@ def time_to_reach(fraction, target, depth, scale):
     pieces = np.linspace(0.0, end, 9)
     parts = [
         quad(lambda u: np.cosh(u) ** (2 - depth) / (m - product(u)), low, high, epsabs=0, epsrel=1e-10)[0]
-        for low, high in zip(pieces, pieces[1:])
+        for low, high in pairwise(pieces)
     ]
     return sum(parts) * alpha ** (2 - depth)
 

@@ -1,4 +1,4 @@
-r"""The Hessian of the loss: dense, and its largest eigenvalues (the sharpness).
+r"""The Hessian of the loss: dense, its largest eigenvalues (the sharpness), and whole spectra in closed form.
 
 Parameters are ordered layer by layer, each layer row-major, as ``W.ravel()`` orders them.
 """

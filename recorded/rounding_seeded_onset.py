@@ -18,22 +18,17 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import sys
-import time
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
 import mpmath
 import numpy as np
 
-from eoslib import network
+from eoslib import network, recorded
 
-HERE = Path(__file__).resolve().parent
-RECORD = HERE / "rounding_seeded_onset.npz"
-PARTS = HERE / "rounding_seeded_onset.parts"
+RECORD = Path(__file__).resolve().with_suffix(".npz")
 DEPTH = 3
 THRESHOLD = 1e-2  # amplitude that counts as onset; the first singular value is 10
 AFTER = 800  # steps followed after onset
@@ -212,25 +207,18 @@ class Record:
 
 def load(path=RECORD) -> dict[str, Record]:
     """Read the record: a dictionary from the runs' keys, in the order of `settings`, to `Record`."""
-    with np.load(path, allow_pickle=False) as file:
-        index = json.loads(str(file["index"]))
-        return {
-            entry["key"]: Record(
-                setting=Setting(**{**entry["setting"], "values": tuple(entry["setting"]["values"])}),
-                step=np.arange(entry["records"]) * EVERY,
-                log10_amplitude=file[f"amplitude/{entry['key']}"].astype(float),
-                head=file[f"head/{entry['key']}"],
-                **{name: math.nan if entry[name] is None else entry[name] for name in ("onset", "rate", "seconds")},
-                diverged=entry["diverged"],
-            )
-            for entry in index
-        }
-
-
-def about(path=RECORD) -> dict:
-    """Versions, machine, date and run time written into the record."""
-    with np.load(path, allow_pickle=False) as file:
-        return json.loads(str(file["about"]))
+    file = recorded.load(path)
+    return {
+        entry["key"]: Record(
+            setting=Setting(**{**entry["setting"], "values": tuple(entry["setting"]["values"])}),
+            step=np.arange(entry["records"]) * EVERY,
+            log10_amplitude=file[f"amplitude/{entry['key']}"].astype(float),
+            head=file[f"head/{entry['key']}"],
+            **{name: math.nan if entry[name] is None else entry[name] for name in ("onset", "rate", "seconds")},
+            diverged=entry["diverged"],
+        )
+        for entry in json.loads(str(file["index"]))
+    }
 
 
 def replay(record: Record, *, records: int | None = None) -> dict:
@@ -257,61 +245,25 @@ def replay(record: Record, *, records: int | None = None) -> dict:
 
 def main(arguments) -> None:
     """Do the runs that have not been done, then write the record."""
-    todo = settings()
+    runs = settings()
     if "--list" in arguments:
-        print("\n".join(s.key for s in todo))
+        print("\n".join(s.key for s in runs))
         return
-    PARTS.mkdir(exist_ok=True)
-    for number, setting in enumerate(todo):
-        _progress(number, len(todo), setting.key)
-        path = PARTS / f"{setting.key}.npz"
-        if not path.exists():
-            began = time.process_time()
-            result = simulate(setting)
-            _write(path, seconds=time.process_time() - began, **result)
-    _progress(len(todo), len(todo), "done")
-    _join(todo)
-
-
-def _join(todo) -> None:
+    parts = recorded.collect(RECORD, {s.key: partial(simulate, s) for s in runs})
     index, arrays = [], {}
-    for setting in todo:
-        with np.load(PARTS / f"{setting.key}.npz") as part:
-            result = {name: part[name] for name in part.files}
-        numbers = fit(setting, result["step"], result["log10_amplitude"])
-        entry = {"key": setting.key, "setting": vars(setting), "records": len(result["step"])}
-        entry |= {"seconds": round(float(result["seconds"]), 2), "diverged": bool(result["diverged"])}
+    for setting in runs:
+        part = parts[setting.key]
+        numbers = fit(setting, part["step"], part["log10_amplitude"])
+        entry = {"key": setting.key, "setting": vars(setting), "records": len(part["step"])}
+        entry |= {"seconds": round(float(part["seconds"]), 2), "diverged": bool(part["diverged"])}
         entry |= {name: None if math.isnan(value) else float(f"{value:.8g}") for name, value in numbers.items()}
         index.append(entry)
-        arrays[f"amplitude/{setting.key}"] = result["log10_amplitude"].astype(np.float32)
-        arrays[f"head/{setting.key}"] = result["diagonal"][:26]
-    note = {
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("numpy", "mpmath")},
-        "machine": platform.machine(),
-        "longdouble_bits": int(np.finfo(np.longdouble).nmant + 1),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "cpu_seconds": round(sum(entry["seconds"] for entry in index), 1),
-        "threshold": THRESHOLD,
-        "after": AFTER,
-        "depth": DEPTH,
-    }
-    _write(RECORD, index=json.dumps(index), about=json.dumps(note), **arrays)
-    for setting in todo:
-        (PARTS / f"{setting.key}.npz").unlink()
-    PARTS.rmdir()
-
-
-def _write(path: Path, **arrays) -> None:
-    """Write an .npz file so that it is either there whole or not at all."""
-    scratch = path.with_suffix(".tmp.npz")
-    np.savez_compressed(scratch, **arrays)
-    os.replace(scratch, path)
-
-
-def _progress(done: int, total: int, label: str) -> None:
-    bar = "#" * (30 * done // total)
-    print(f"\r[{bar:<30}] {done}/{total} {label:<48}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        arrays[f"amplitude/{setting.key}"] = part["log10_amplitude"].astype(np.float32)
+        arrays[f"head/{setting.key}"] = part["diagonal"][:26]
+    common = {"depth": DEPTH, "threshold": THRESHOLD, "after": AFTER, "every": EVERY}
+    common["longdouble_bits"] = int(np.finfo(np.longdouble).nmant + 1)
+    arrays["index"] = np.array(json.dumps(index))
+    recorded.save(RECORD, common, sum(e["seconds"] for e in index), arrays, packages=("numpy", "mpmath"))
 
 
 def _start(setting: Setting):

@@ -41,7 +41,8 @@ def test_flow_sharpness_is_that_of_forty_digits(alpha, m, depth):
 def test_flow_limit_is_on_both_curves(alpha, m, depth):
     end = balance.flow_limit(alpha, m, depth)
     assert_allclose(end.last * end.others ** (depth - 1), m, rtol=1e-13)
-    assert_allclose(end.others**2 - end.last**2, alpha**2, rtol=1e-9, atol=1e-14 * end.others**2)  # cancels for small alpha
+    # the difference cancels for small alpha
+    assert_allclose(end.others**2 - end.last**2, alpha**2, rtol=1e-9, atol=1e-14 * end.others**2)
     assert_allclose(end.ratio, (end.last / end.others) ** 2, rtol=1e-12)
 
 
@@ -85,9 +86,11 @@ def test_critical_scale_is_the_paper_s_and_a_maximum(depth):
     printed = 2.5 ** (1 / depth) / (k**-0.5 * (1 + 1 / k) ** ((depth - 1) / 2)) ** (1 / depth)
     top = balance.critical_scale(2.5, depth)
     assert_allclose(top, printed, rtol=1e-14)
-    assert_allclose(balance.growth(top, 2.5, depth) * 2.5 ** (4 / depth) / 2, balance.growth_constant(depth), rtol=1e-12)
+    highest = balance.growth(top, 2.5, depth)
+    assert_allclose(highest * 2.5 ** (4 / depth) / 2, balance.growth_constant(depth), rtol=1e-12)
     assert np.all(balance.growth(top * np.array([0.9, 1.1]), 2.5, depth) < balance.growth(top, 2.5, depth))
-    printed_g = (1 / depth - 1 / depth**2) * (k**-0.5 * (1 + 1 / k) ** ((depth - 1) / 2)) ** (4 / depth) / (1 / k + 1 / depth) ** 2
+    bracket = k**-0.5 * (1 + 1 / k) ** ((depth - 1) / 2)
+    printed_g = (1 / depth - 1 / depth**2) * bracket ** (4 / depth) / (1 / k + 1 / depth) ** 2
     assert_allclose(balance.growth_constant(depth), printed_g, rtol=1e-13)
 
 
@@ -95,7 +98,8 @@ def test_critical_scale_is_the_paper_s_and_a_maximum(depth):
 @given(st.floats(0.001, 2.82), targets, depths)
 def test_bounds_are_ordered_and_the_exact_one_is_exact(q, m, depth):
     rate = q / (depth * m ** (2 - 2 / depth))
-    printed, simple, integral, exact = (balance.scale_bound(rate, m, depth, form=f) for f in ("printed", "simple", "integral", "exact"))
+    forms = ("printed", "simple", "integral", "exact")
+    printed, simple, integral, exact = (balance.scale_bound(rate, m, depth, form=form) for form in forms)
     assert printed < simple < integral < exact
     assert_allclose(rate * balance.flow_sharpness(exact, m, depth), balance.EDGE, rtol=1e-11)
 
@@ -115,12 +119,13 @@ def test_gap_factors_are_those_of_descent(depth, seed):
 
 
 def test_gap_factors_take_a_layer_at_zero():
-    assert_allclose(balance.gap_factors([[0.5], [0.5], [0.0]], [2.0], 0.1), [[1 - (0.1 * 2 * 0.5) ** 2]] * 2, rtol=1e-15)
+    factors = balance.gap_factors([[0.5], [0.5], [0.0]], [2.0], 0.1)
+    assert_allclose(factors, [[1 - (0.1 * 2 * 0.5) ** 2]] * 2, rtol=1e-15)
 
 
 @pytest.mark.parametrize("depth", range(2, 9))
 def test_overshoot_ceiling_is_above_every_sample(depth):
-    """Sampled steps across the minimum, drawn over all modes that the bound admits, stay below the certified ceiling."""
+    """Sampled steps across the minimum, over all modes that the bound admits, stay below the certified ceiling."""
     rng = np.random.default_rng(depth)
     q1 = 2 * np.sqrt(2) * np.exp(-rng.exponential(0.5, 40_000))
     ratio = np.where(rng.random(q1.size) < 0.5, 1.0, 10 ** -rng.uniform(0, 4, q1.size))  # m_i / m_1
@@ -143,7 +148,8 @@ def test_least_factor_bounds_a_run_from_below():
     rate, values = 2.7 / 20, np.array([10.0, 3.0])
     alpha = float(balance.scale_bound(rate, 10.0, 2))
     W = network.initialise("unbalanced", depth=2, width=2, scale=alpha)
-    v = descent.descend(W, np.diag(values), rate, 200, observe={"v": lambda w: np.diagonal(w, axis1=-2, axis2=-1)}).observed["v"]
+    diagonals = {"v": lambda w: np.diagonal(w, axis1=-2, axis2=-1)}
+    v = descent.descend(W, np.diag(values), rate, 200, observe=diagonals).observed["v"]
     factors = balance.gap_factors(v, values, rate).min((0, 1))
     floor = balance.least_factor(alpha, rate, values, 2)
     assert np.all(factors >= floor) and factors[0] < -0.5 and floor[0] > -1

@@ -10,6 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recorded"))
 
 import rounding_seeded_onset as onset  # noqa: E402
 
+from eoslib import recorded  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def record():
@@ -19,8 +21,9 @@ def record():
 def test_the_record_holds_the_runs_of_the_script(record):
     assert [run.setting for run in record.values()] == onset.settings()
     assert list(record) == [setting.key for setting in onset.settings()]
-    about = onset.about()
-    assert about["longdouble_bits"] == 64 and about["cpu_seconds"] > 0 and about["threshold"] == onset.THRESHOLD
+    about = recorded.load(onset.RECORD)["about"]
+    assert about["cpu_seconds"] > 0 and {"python", "numpy", "mpmath"} <= set(about["versions"])
+    assert about["settings"]["longdouble_bits"] == 64 and about["settings"]["threshold"] == onset.THRESHOLD
     assert onset.RECORD.stat().st_size < 1_000_000
 
 
@@ -72,7 +75,6 @@ def test_fit_finds_a_known_rate_and_onset():
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
     runs = [onset.Setting("seeded", "float64", 2.2, -1, perturbation=d, steps=40) for d in (1e-3, 1e-6, 1e-9)]
     monkeypatch.setattr(onset, "RECORD", tmp_path / "record.npz")
-    monkeypatch.setattr(onset, "PARTS", tmp_path / "parts")
     monkeypatch.setattr(onset, "settings", lambda: runs)
     done = []
     simulate = onset.simulate
@@ -86,7 +88,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, monkeypatch, caps
     monkeypatch.setattr(onset, "simulate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         onset.main([])
-    assert len(list((tmp_path / "parts").iterdir())) == 2 and not (tmp_path / "record.npz").exists()
+    assert len(list((tmp_path / "record.parts").iterdir())) == 2 and not (tmp_path / "record.npz").exists()
     onset.main([])
     assert done == runs + runs[2:]  # the first two were not done again
     assert list(onset.load(tmp_path / "record.npz")) == [run.key for run in runs]
