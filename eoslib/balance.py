@@ -65,8 +65,7 @@ def gap_factors(values, target, learning_rate) -> np.ndarray:
     r"""Exact factor :math:`1 - \eta^2 (\pi - m)^2 p_\ell^2` by which one step multiplies each gap of `gaps`.
 
     :math:`\pi` is the product of all layers of the mode and :math:`p_\ell` that of all layers but the last and the
-    l-th, taken
-    without division, so that a layer at zero is allowed.
+    l-th, taken without division, so that a layer at zero is allowed.
 
     Parameters
     ----------
@@ -107,7 +106,9 @@ def gap_factors(values, target, learning_rate) -> np.ndarray:
 
 
 def flow_limit(scale, target, depth) -> FlowLimit:
-    r"""End of gradient flow from :math:`x = 0`, :math:`y = \alpha`: :math:`x y^{L-1} = m`, :math:`y^2 - x^2 = \alpha^2`.
+    r"""End of gradient flow from :math:`x = 0`, :math:`y = \alpha`.
+
+    There :math:`x y^{L-1} = m` and :math:`y^2 - x^2 = \alpha^2`.
 
     Solves :math:`v^{L-1}(v - d) = 1` for :math:`v = y^2/m^{2/L}`, :math:`d = \alpha^2/m^{2/L}`, by Newton's method from
     :math:`v = 1 + d`, where the left side is convex and at least 1, so that it converges from above for every
@@ -152,8 +153,8 @@ def flow_limit(scale, target, depth) -> FlowLimit:
             break
     ratio = v ** -float(depth)
     relative = v ** (depth - 1) * (1 + (depth - 1) * ratio) / depth
-    return FlowLimit(size * v ** (-(depth - 1) / 2), size * np.sqrt(v), ratio, relative * depth * size ** (2 * depth -
-    2))
+    sharpness = relative * depth * size ** (2 * depth - 2)
+    return FlowLimit(size * v ** (-(depth - 1) / 2), size * np.sqrt(v), ratio, sharpness)
 
 
 def flow_sharpness(scale, target, depth) -> np.ndarray:
@@ -326,10 +327,9 @@ def least_factor(scale, learning_rate, singular_values, depth) -> np.ndarray:
     r"""Least factor that any step can apply to the gap of each mode, if the corrected balancing lemma applies.
 
     While :math:`\pi \le m` a step multiplies the gap by at least :math:`1 - k^2/(4(L-1))` with
-    :math:`k = \eta\Psi_i(\alpha)`, while
-    :math:`\pi > m` (which needs k > 1) by at least :math:`1 - Q^2` with the Q of `overshoot_ceiling`, and never by
-    more than 1.
-    Where the result is positive the gap keeps its sign, which is always so for :math:`L \ge 3`.
+    :math:`k = \eta\Psi_i(\alpha)`, while :math:`\pi > m` (which needs k > 1) by at least :math:`1 - Q^2` with the Q
+    of `overshoot_ceiling`, and never by more than 1. Where the result is positive the gap keeps its sign, which is
+    always so for :math:`L \ge 3`.
 
     Parameters
     ----------
@@ -431,21 +431,18 @@ def overshoot_ceiling(depth, *, pieces=400) -> float:
     r"""Upper bound, by interval boxes, on how far a layer is pulled back after a step across the minimum.
 
     A step from :math:`x y^{L-1} \le m` may land at :math:`x' y'^{L-1} > m`; the next step keeps both layers positive
-    if and only if
-    :math:`Q = \eta (\pi' - m) \pi' / \min(x', y')^2 < 1`. Scaled by the flow's end point (:math:`U = y'/y_\infty`,
-    :math:`W = x'/x_\infty`, :math:`k = \eta\Psi`, :math:`w = x/x_\infty`),
+    if and only if :math:`Q = \eta (\pi' - m) \pi' / \min(x', y')^2 < 1`. Scaled by the flow's end point, with
+    :math:`U = y'/y_\infty`, :math:`W = x'/x_\infty`, :math:`k = \eta\Psi` and :math:`w = x/x_\infty`,
 
     .. math::
 
         Q = c\,U^{L-1}\bigl(U^{L-1} - 1/W\bigr), \quad c = \frac{k}{1 + (L-1)T}, \quad
         W = w + c(1-p)u^{L-1}, \quad U = u + cT(1-p)w u^{L-2}
 
-    with :math:`u^2 = 1 - T(1 - w^2)` and :math:`p = w u^{L-1}`. All modes of all targets that satisfy the
-    ``"simple"`` bound of
-    `scale_bound` are covered by the two numbers (T, w): k is at most a function of T. Each of these terms is monotone
-    in
-    each variable, so its range over a box is bounded by its value at corners; rounding (below 1e-13) is covered by a
-    slack of 1e-10. For T below the first box :math:`k \le 1`, and then no step crosses the minimum.
+    where :math:`u^2 = 1 - T(1 - w^2)` and :math:`p = w u^{L-1}`. All modes of all targets that satisfy the
+    ``"simple"`` bound of `scale_bound` are covered by the two numbers (T, w): k is at most a function of T. Each factor
+    is monotone in each variable, so that its value at one corner bounds it over a box; rounding (below 1e-13) is
+    covered by a slack of 1e-10. For T below the first box :math:`k \le 1`, and then no step crosses the minimum.
 
     Parameters
     ----------
@@ -537,5 +534,5 @@ def _layers(values):
 
 
 def _problem(scale, target, depth):
-    return validate.positive("scale", scale), validate.positive("target", target), validate.integer("depth", depth,
-    least=2)
+    scale, target = validate.positive("scale", scale), validate.positive("target", target)
+    return scale, target, validate.integer("depth", depth, least=2)

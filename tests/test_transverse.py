@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mpmath import mp
 
 from eoslib import descent, hessian, network, scalar, transverse
 
@@ -112,6 +113,30 @@ def test_threshold_scales_and_agrees_with_the_near_degenerate_law(depth):
     assert abs((eta * lam / 2 - 1) / delta - law.ratio) < 2 * delta
     ratio = transverse.threshold((7.0, 6.3), depth) * 7.0 ** (2 - 2 / depth) / transverse.threshold((1.0, 0.9), depth)
     np.testing.assert_allclose(ratio, 1, rtol=1e-10)
+
+
+@pytest.mark.parametrize("depth, ratio", [(3, 0.9), (4, 0.8), (6, 0.95), (8, 0.99)])
+def test_threshold_with_forty_digits(depth, ratio):
+    """The sector written again in mpmath, on the cycle found by root search; the pair's modulus changes sign at the threshold."""
+
+    def modulus(eta):
+        f = lambda s: s + eta * (1 - s**depth) * s ** (depth - 1)
+        low = mp.findroot(lambda s: f(f(s)) - s, mp.mpf(scalar.two_cycle(1.0, depth, float(eta)).low))
+        b, M = mp.mpf(ratio) ** (mp.mpf(1) / depth), mp.eye(depth)
+        for s in (low, f(low)):
+            J = mp.eye(depth)
+            for i in range(1, depth + 1):
+                for j in range(1, depth + 1):
+                    J[i - 1, j - 1] -= eta * s ** (2 * depth - i - j) * b ** (i + j - 2)
+                    if i + j >= depth + 2:
+                        J[i - 1, j - 1] += eta * (s**depth - 1) * s ** (2 * depth - i - j) * b ** (i + j - depth - 2)
+            M = J * M
+        return max(abs(v) for v in mp.eig(M, left=False, right=False) if abs(mp.im(v)) > 1e-3) - 1
+
+    with mp.workdps(40):
+        found = mp.mpf(transverse.threshold((1.0, ratio), depth))
+        # a window of 1e-11: the library's root search ends at 1e-14, its multipliers carry about 1e-13
+        assert modulus(found * (1 - mp.mpf("1e-11"))) < 0 < modulus(found * (1 + mp.mpf("1e-11")))
 
 
 def test_equal_singular_values_have_no_stable_cycle():
