@@ -130,7 +130,7 @@ def coordinates(W, left, right, frames=None) -> np.ndarray:
     >>> coordinates(np.stack([np.eye(2), U]), U, np.eye(2))[1].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    W, _, _ = validate.weights(W)
+    (W,) = validate.weights(W)
     depth, d = W.shape[-3], W.shape[-1]
     Q = np.broadcast_to(right, (depth - 1, d, d)) if frames is None else np.asarray(frames)
     if Q.shape != (depth - 1, d, d) or np.shape(left) != (d, d) or np.shape(right) != (d, d):
@@ -388,7 +388,7 @@ def rotate(W, R) -> np.ndarray:
 
 
 def _several(W):
-    W, _, _ = validate.weights(W)
+    (W,) = validate.weights(W)
     if W.shape[-3] < 2:
         raise ValueError(f"W: got {W.shape[-3]} layer, needs at least 2")
     return W

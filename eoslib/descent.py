@@ -43,8 +43,8 @@ def descend(W, M, learning_rate, steps, *, keep=None, every=1, observe=None, sin
     Parameters
     ----------
     W : (..., L, d, d) array
-        Starting weights, one network or a batch. Floating dtypes are kept; singular values of longdouble and object
-        arrays are taken in float64.
+        Starting weights, one network or a batch. The run has the wider of the dtypes of `W` and `M`; singular values of
+        longdouble and object arrays are taken in float64.
     M : (d, d) array
         Target.
     learning_rate : float or array
@@ -78,8 +78,11 @@ def descend(W, M, learning_rate, steps, *, keep=None, every=1, observe=None, sin
     >>> run.singular_values.ravel().round(6).tolist()
     [1.245597, 0.663494, 1.245597, 0.663494]
     """
-    W, M, _ = validate.weights(W, M)
+    W, M = validate.weights(W, M, numpy_only=True)
+    W = W.astype(np.result_type(W, M), copy=False)
     rates = validate.positive("learning_rate", learning_rate)
+    if np.any(rates.astype(W.dtype) == 0):
+        raise ValueError(f"learning_rate: got {learning_rate!r}, which is zero in {W.dtype}, the dtype of the run")
     steps = validate.integer("steps", steps, least=0)
     every = validate.integer("every", every, least=1)
     first = 0 if keep is None else max(0, steps + 1 - validate.integer("keep", keep, least=1))
@@ -147,7 +150,7 @@ def flow(W, M, times, *, rtol=1e-10, atol=1e-12) -> np.ndarray:
     >>> round(float(a**2 - b**2), 8)
     3.0
     """
-    W, M, _ = validate.weights(W, M)
+    W, M = validate.weights(W, M, numpy_only=True)
     times = validate.positive("times", times, zero=True)
     if W.ndim != 3:
         raise ValueError(f"W: got shape {W.shape}, needs one network (L, d, d)")
@@ -244,7 +247,14 @@ def _observe(observe, states, dead, shape):
         return {}
     history = np.stack([np.stack(parts, axis=-3) for parts in states]).reshape(shape)
     history = np.where(dead[..., None, None, None], 0, history)
-    return {f"observed {name}": np.asarray(function(history)) for name, function in observe.items()}
+    values = {f"observed {name}": np.asarray(function(history)) for name, function in observe.items()}
+    for name, value in values.items():
+        if value.shape[:2] != history.shape[:2]:
+            raise ValueError(
+                f"observe: the function {name.removeprefix('observed ')!r} returned shape {value.shape} for weights of "
+                f"shape {history.shape}, needs {history.shape[:2]} in front"
+            )
+    return values
 
 
 def _finite(values):

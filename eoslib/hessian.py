@@ -46,7 +46,7 @@ def dense(W, M) -> np.ndarray:
     >>> dense(np.array([[[3.0]], [[2.0]]]), np.eye(1)).tolist()
     [[4.0, 11.0], [11.0, 9.0]]
     """
-    W, M, _ = validate.weights(W, M)
+    W, M = validate.weights(W, M, numpy_only=True)
     parts = network.layers(W)
     depth, d = len(parts), W.shape[-1]
     eye = np.broadcast_to(np.eye(d, dtype=W.dtype), parts[0].shape)
@@ -55,7 +55,7 @@ def dense(W, M) -> np.ndarray:
     for part in parts[:0:-1]:
         A.insert(0, A[0] @ part)
     R = B[-1] - M
-    H = np.empty(W.shape[:-3] + (depth, d, d, depth, d, d), W.dtype)
+    H = np.empty(W.shape[:-3] + (depth, d, d, depth, d, d), np.result_type(W, M))
     for low in range(depth):
         between = eye
         for high in range(low, depth):
@@ -107,19 +107,24 @@ def sharpness(W, M, *, k=1, smallest=False, tolerance=1e-8):
     >>> float(sharpness(np.full((3, 1, 1), 2.0), np.array([[8.0]])).round(9))
     48.0
     """
-    W, M, _ = validate.weights(W, M)
+    W, M = validate.weights(W, M, numpy_only=True)
     size = int(np.prod(W.shape[-3:]))
     k = validate.integer("k", k, least=1)
     if k > size:
         raise ValueError(f"k: got {k}, needs at most the number of parameters, {size}")
+    tolerance = float(validate.positive("tolerance", tolerance, zero=True))
     sign = -1.0 if smallest else 1.0
-    flat = np.asarray(W, float).reshape((-1,) + W.shape[-3:])
+    flat, M = np.asarray(W, float).reshape((-1,) + W.shape[-3:]), np.asarray(M, float)
+    with np.errstate(over="ignore", invalid="ignore"):
+        probe = network.curvature(network.layers(flat), M, network.layers(np.ones_like(flat)))
+    if not all(np.isfinite(part).all() for part in probe):
+        raise ValueError("W: got entries so large that the Hessian overflows")
     if size <= max(DENSE_LIMIT, 4 * k):
-        values = np.linalg.eigvalsh(sign * dense(flat, np.asarray(M, float)))[:, : -k - 1 : -1]
+        values = np.linalg.eigvalsh(sign * dense(flat, M))[:, : -k - 1 : -1]
     else:
         chunk = max(1, KRYLOV_BYTES // (size * 8 * 2 * max(24, 6 * k)))
         chunks = [flat[i : i + chunk] for i in range(0, len(flat), chunk)]
-        values = np.concatenate([_krylov(c, np.asarray(M, float), k, sign, tolerance) for c in chunks])
+        values = np.concatenate([_krylov(c, M, k, sign, tolerance) for c in chunks] or [np.empty((0, k))])
     values = sign * values.reshape(W.shape[:-3] + (k,))
     return values[..., 0] if k == 1 else values
 
@@ -137,9 +142,7 @@ def _krylov(W, M, k, sign, tolerance):
         done, new = (count - 1) * k, count * k
         if new > basis.shape[1]:
             basis, image = (np.concatenate([a, np.empty((n, min(check, limit) * k - done, size))], axis=1) for a in (basis, image))
-        for _ in range(2):  # a block that is numerically zero becomes noise at first, then noise orthogonal to the basis
-            block = _orthonormal(block - (block @ basis[:, :done].mT) @ basis[:, :done])
-        basis[:, done:new] = block
+        basis[:, done:new] = block = _orthonormal_to(basis[:, :done], block)
         out = network.curvature(parts, M, network.layers(block.reshape(-1, k, depth, d, d)))
         image[:, done:new] = block = sign * np.stack(out, axis=-3).reshape(n, k, size)
         if count == check:
@@ -156,13 +159,24 @@ def _krylov(W, M, k, sign, tolerance):
     raise RuntimeError(f"sharpness: relative residual {residual.max():.1e} after {limit} Krylov blocks, needs {tolerance:.1e}")
 
 
-def _orthonormal(rows):
-    """Orthonormalise the rows of each (k, size) matrix of a stack."""
-    if rows.shape[-2] == 1:
-        norm = np.linalg.norm(rows, axis=-1, keepdims=True)
-        return rows / np.where(norm > 0, norm, 1)
-    return np.linalg.qr(rows.mT)[0].mT
+def _orthonormal_to(basis, block):
+    """Rows that are orthonormal, orthogonal to the rows of `basis`, and span what `block` adds to it.
 
+    Where the Krylov space is exhausted `block` adds nothing but rounding errors; repeated projection then turns these, or
+    random rows in their place, into further directions. A fixed number of passes is not enough for that.
+    """
+    k = block.shape[-2]
+    for attempt in range(20):
+        block = block - (block @ basis.mT) @ basis
+        norm = np.linalg.norm(block, axis=-1, keepdims=True)
+        if attempt and (norm < 1e-8).any():  # nothing is left of a row that had norm one
+            fresh = np.random.default_rng(attempt).standard_normal(block.shape)
+            block = np.where(norm < 1e-8, fresh / np.linalg.norm(fresh, axis=-1, keepdims=True), block)
+        block = np.linalg.qr(block.mT)[0].mT if k > 1 else block / np.where(norm > 0, norm, 1)
+        overlap = np.abs(block @ basis.mT).max(initial=0)
+        if overlap < 1e-13 and np.abs(block @ block.mT - np.eye(k)).max() < 1e-13:
+            return block
+    raise RuntimeError("sharpness: the Krylov basis could not be made orthogonal")
 
 def spectrum_at_minimum(singular_values, *, depth, width, scale, init="unbalanced"):
     r"""Eigenvalues of the Hessian at the strictly balanced global minimum that a start leads to, with multiplicities.

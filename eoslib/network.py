@@ -105,13 +105,15 @@ def initialise(start, *, depth, width, scale, rng=None, dtype=float) -> np.ndarr
     >>> initialise("unbalanced", depth=2, width=2, scale=0.1).tolist()
     [[[0.1, 0.0], [0.0, 0.1]], [[0.0, 0.0], [0.0, 0.0]]]
     """
-    if start not in STARTS:
+    if not isinstance(start, str) or start not in STARTS:
         raise ValueError(f"start: got {start!r}, needs one of {', '.join(STARTS)}")
     depth = validate.integer("depth", depth, least=1)
     width = validate.integer("width", width, least=1)
     alpha = validate.positive("scale", scale)
     if alpha.ndim:
         raise ValueError(f"scale: got {scale!r}, needs one number")
+    if not np.issubdtype(dtype, np.floating):
+        raise ValueError(f"dtype: got {dtype!r}, needs a floating dtype")
     if start in ("balanced", "unbalanced"):
         W = np.broadcast_to(np.eye(width), (depth, width, width))
     else:
@@ -139,7 +141,7 @@ def product(W):
     >>> product(2 * np.broadcast_to(np.eye(2), (3, 2, 2))).tolist()
     [[8.0, 0.0], [0.0, 8.0]]
     """
-    W, _, _ = validate.weights(W)
+    (W,) = validate.weights(W)
     return prefixes(layers(W))[-1]
 
 
@@ -160,7 +162,7 @@ def loss(W, M):
     >>> float(loss(np.ones((2, 1, 1)), np.array([[3.0]])))
     2.0
     """
-    W, M, _ = validate.weights(W, M)
+    W, M = validate.weights(W, M)
     R = prefixes(layers(W))[-1] - M
     return (R * R).sum((-2, -1)) / 2
 
@@ -185,7 +187,7 @@ def gradient(W, M):
     >>> gradient(np.full((2, 1, 1), 2.0), np.array([[3.0]])).ravel().tolist()
     [2.0, 2.0]
     """
-    W, M, _ = validate.weights(W, M)
+    W, M = validate.weights(W, M)
     parts = layers(W)
     return _stack(sweep_back(parts, P := prefixes(parts), P[-1] - M), W)
 
@@ -211,7 +213,7 @@ def hessian_vector_product(W, M, V):
     >>> hessian_vector_product(W, np.array([[4.0]]), np.ones((2, 1, 1))).ravel().tolist()
     [8.0, 8.0]
     """
-    W, M, V = validate.weights(W, M, extra=V)
+    W, M, V = validate.weights(W, M, V=V)
     return _stack(curvature(layers(W), M, layers(V)), W)
 
 

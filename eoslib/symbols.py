@@ -45,7 +45,8 @@ def prove(left, right=0, *, assuming=()) -> bool:
     difference = left if isinstance(right, int) and right == 0 else left - right
     if isinstance(difference, sp.MatrixExpr):
         rest = sp.expand(difference.subs(list(assuming)).doit())
-        assert rest.is_ZeroMatrix, f"not proved: left - right = {rest}"
+        if not rest.is_ZeroMatrix:
+            raise AssertionError(f"not proved: left - right = {rest}")
         return True
     difference = difference.subs(list(assuming)) if assuming else difference
     entries = list(difference) if isinstance(difference, sp.MatrixBase) else [difference]
@@ -55,7 +56,8 @@ def prove(left, right=0, *, assuming=()) -> bool:
             if rest == 0:
                 break
             rest = simplify(rest)
-        assert rest == 0, f"not proved: left - right = {rest}"
+        if rest != 0:
+            raise AssertionError(f"not proved: left - right = {rest}")
     return True
 
 

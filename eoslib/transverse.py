@@ -22,6 +22,7 @@ from scipy.optimize import brentq
 from eoslib import network, scalar, validate
 
 PHASES = ("rest", "same", "opposite")
+ESCAPE = 1e4  # weights this many times larger than those of the problem do not come back
 
 
 def pair_hessian(first, second, targets) -> np.ndarray:
@@ -405,6 +406,7 @@ def lyapunov(W, M, learning_rate, steps, *, rng) -> np.ndarray:
     Returns
     -------
     (n,) ndarray
+        ``inf`` where the run escaped.
 
     Raises
     ------
@@ -419,7 +421,7 @@ def lyapunov(W, M, learning_rate, steps, *, rng) -> np.ndarray:
     >>> bool(abs(value[0]) < 0.02)
     True
     """
-    W, M, _ = validate.weights(W, M)
+    W, M = validate.weights(W, M, numpy_only=True)
     rates = validate.positive("learning_rate", learning_rate)
     steps = validate.integer("steps", steps, least=1)
     validate.generator(rng, "the tangent vectors")
@@ -427,11 +429,14 @@ def lyapunov(W, M, learning_rate, steps, *, rng) -> np.ndarray:
         raise ValueError(f"W, learning_rate: got shapes {W.shape}, {rates.shape}, needs (n, L, d, d) and (n,)")
     V = rng.standard_normal(W.shape)
     rates = rates[:, None, None, None]
-    total = np.zeros(len(W))
+    limit = ESCAPE * max(1.0, np.abs(W).max())
+    total, escaped = np.zeros(len(W)), np.zeros(len(W), bool)
     for _ in range(steps):
         V = V - rates * network.hessian_vector_product(W, M, V)
         W = W - rates * network.gradient(W, M)
         size = np.sqrt((V * V).sum(axis=(1, 2, 3)))
-        V = V / size[:, None, None, None]
         total += np.log(size)
-    return total / steps
+        V = V / size[:, None, None, None]
+        escaped |= np.abs(W).max(axis=(1, 2, 3)) > limit
+        W, V = (np.where(escaped[:, None, None, None], fill, x) for fill, x in ((0.0, W), (1.0, V)))
+    return np.where(escaped, np.inf, total / steps)

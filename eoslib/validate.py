@@ -6,6 +6,8 @@ import operator
 
 import numpy as np
 
+_ABSENT = object()
+
 
 def integer(name: str, value, *, least: int) -> int:
     """Return `value` as an ``int`` that is at least `least`.
@@ -25,7 +27,7 @@ def integer(name: str, value, *, least: int) -> int:
     ValueError: depth: got 0, needs an integer >= 1
     """
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < least:
@@ -70,7 +72,10 @@ def real(name: str, value, *, need: str = "needs finite real numbers") -> np.nda
     >>> real("x", [1, 2]).dtype
     dtype('float64')
     """
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError):  # ragged lists, tensors on a device
+        array = np.asarray(None)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name}: got {value!r}, {need}")
     if array.dtype.kind != "f":
@@ -80,21 +85,21 @@ def real(name: str, value, *, need: str = "needs finite real numbers") -> np.nda
     return array
 
 
-def weights(W, M=None, *, extra=None):
-    """Check that `W` has shape (..., L, d, d), that `M` is (d, d) and that `extra` has the shape of `W`.
+def weights(W, M=_ABSENT, *, V=_ABSENT, numpy_only=False):
+    """Check that `W` has shape (..., L, d, d), that `M` is (d, d) and that `V` has the shape of `W`.
 
-    NumPy arrays of any floating dtype pass unchanged, so do arrays of Python objects (for mpmath) and torch tensors;
-    lists and integers become float64.
+    NumPy arrays of any floating dtype pass unchanged, so do arrays of Python objects (for mpmath) and floating torch
+    tensors; lists and integers become float64.
 
     Returns
     -------
     tuple
-        ``(W, M, extra)``, each as an array or ``None``.
+        Those of ``W, M, V`` that were given, as arrays.
 
     Raises
     ------
     ValueError
-        On a wrong shape or an entry that is not finite.
+        On a wrong shape, an entry that is not finite, or a mixture of NumPy and torch.
 
     Examples
     --------
@@ -107,15 +112,19 @@ def weights(W, M=None, *, extra=None):
     shape = tuple(W.shape)
     if len(shape) < 3 or shape[-1] != shape[-2] or 0 in shape[-3:]:
         raise ValueError(f"W: got shape {shape}, needs (..., L, d, d) with L >= 1 and d >= 1")
-    if M is not None:
-        M = _array("M", M)
-        if tuple(M.shape) != shape[-2:]:
-            raise ValueError(f"M: got shape {tuple(M.shape)}, needs {shape[-2:]} to match W")
-    if extra is not None:
-        extra = _array("V", extra)
-        if tuple(extra.shape) != shape:
-            raise ValueError(f"V: got shape {tuple(extra.shape)}, needs {shape}, that of W")
-    return W, M, extra
+    if numpy_only and _is_tensor(W):
+        raise ValueError("W: got a torch tensor, needs a NumPy array")
+    checked = [W]
+    for name, value, wanted in (("M", M, shape[-2:]), ("V", V, shape)):
+        if value is _ABSENT:
+            continue
+        array = _array(name, value)
+        if tuple(array.shape) != wanted:
+            raise ValueError(f"{name}: got shape {tuple(array.shape)}, needs {wanted} to match W")
+        if _is_tensor(array) != _is_tensor(W):
+            raise ValueError(f"{name}: got {type(array).__name__}, needs what W is, {type(W).__name__}")
+        checked.append(array)
+    return tuple(checked)
 
 
 def generator(rng, why: str) -> np.random.Generator:
@@ -138,11 +147,23 @@ def generator(rng, why: str) -> np.random.Generator:
     return rng
 
 
+def _is_tensor(value):
+    return type(value).__module__.split(".")[0] == "torch"
+
+
 def _array(name, value):
-    if type(value).__module__.split(".")[0] == "torch":
+    if _is_tensor(value):
+        if not value.is_floating_point():
+            raise ValueError(f"{name}: got a tensor of {value.dtype}, needs a floating dtype")
         if not bool(value.isfinite().all()):
             raise ValueError(f"{name}: got entries that are not finite, needs finite numbers")
         return value
     if isinstance(value, np.ndarray) and value.dtype == object:
+        try:
+            finite = all(x - x == 0 for x in value.ravel())
+        except TypeError:
+            finite = False
+        if not finite:
+            raise ValueError(f"{name}: got objects that are not finite numbers, needs finite numbers")
         return value
     return real(name, value)

@@ -3,6 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
+import torch
 
 from eoslib import descent, network
 
@@ -114,6 +115,22 @@ def test_longdouble_is_closer_to_exact_arithmetic_than_float64():
     assert errors[1] < 1e-17 < errors[0] < 1e-13
 
 
+def test_the_wider_dtype_decides_and_the_rate_is_not_rounded_to_the_narrower():
+    W, M = setting()
+    mixed = descent.descend(W.astype(np.float32), M, 0.1, 3)
+    assert mixed.weights.dtype == np.float64
+    assert np.array_equal(mixed.weights, descent.descend(W.astype(np.float32).astype(float), M, 0.1, 3).weights)
+    assert descent.descend(W, M, RATES, 2).learning_rate.tolist() == RATES.tolist()
+
+
+def test_observers_see_zeros_past_divergence_and_later_blocks_are_left_alone():
+    W, M = setting()
+    sizes = []
+    run = descent.descend(W, M, 0.2, 900, observe={"size": lambda w: sizes.append(np.abs(w).max()) or (w * w).sum((-3, -2, -1))})
+    assert run.diverged_at > 0 and np.isfinite(sizes).all() and sizes[-1] == 0
+    assert np.isinf(run.observed["size"][run.diverged_at :]).all()
+
+
 def test_mpmath_objects_run():
     W = np.empty((2, 1, 1), object)
     W[:] = mpmath.mpf("0.9")
@@ -130,6 +147,14 @@ def test_flow_conserves_the_gaps_and_lowers_the_loss():
     assert np.all(np.diff(network.loss(states, M)) < 0) and np.array_equal(states[0], W)
 
 
+def test_flow_is_as_accurate_as_it_says():
+    """One balanced mode of depth two: s^2 follows the logistic equation."""
+    s, times = 0.1, np.array([1.0, 3.0])
+    exact = 1 / (1 + (1 / s**2 - 1) * np.exp(-2 * times))
+    np.testing.assert_allclose(descent.flow(np.full((2, 1, 1), s), np.eye(1), times)[:, 0, 0, 0] ** 2, exact, rtol=1e-9)
+    assert descent.flow(np.full((2, 1, 1), s), np.eye(1), [0.0])[0, 0, 0, 0] == s
+
+
 def test_flow_is_the_limit_of_descent():
     W, M = setting(3)
     end = descent.flow(W, M, [20.0])[0]
@@ -142,6 +167,12 @@ BAD = [
     (lambda W, M: descent.descend(W, M, 0.0, 5), "learning_rate"),
     (lambda W, M: descent.descend(W, M, np.nan, 5), "learning_rate"),
     (lambda W, M: descent.descend(W, M, [], 5), "learning_rate"),
+    (lambda W, M: descent.descend(W.astype(np.float32), M.astype(np.float32), 1e-60, 5), "learning_rate"),
+    (lambda W, M: descent.descend(W, M, 0.1, True), "steps"),
+    (lambda W, M: descent.descend(W, M, 0.1, 5, observe={"x": lambda w: w.sum()}), "observe"),
+    (lambda W, M: descent.descend(W[None], M, [0.1, 0.2], 5, observe={"x": lambda w: w[:, 0, 0, 0, 0]}), "observe"),
+    (lambda W, M: descent.descend(torch.tensor(W), torch.tensor(M), 0.1, 5), "W"),
+    (lambda W, M: descent.flow(torch.tensor(W), torch.tensor(M), [1.0]), "W"),
     (lambda W, M: descent.descend(W, M, 0.1, -1), "steps"),
     (lambda W, M: descent.descend(W, M, 0.1, 2.5), "steps"),
     (lambda W, M: descent.descend(W, M, 0.1, 5, keep=0), "keep"),

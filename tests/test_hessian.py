@@ -74,7 +74,45 @@ def test_sharpness_all_along_a_run_that_begins_at_a_saddle_and_ends_at_the_edge(
 
 def test_a_zero_hessian_and_an_identity():
     assert hessian.sharpness(np.zeros((3, 6, 6)), np.eye(6)) == 0
-    np.testing.assert_allclose(hessian.sharpness(np.zeros((1, 9, 9)), np.eye(9), k=5), np.ones(5), rtol=1e-14)
+    np.testing.assert_allclose(hessian.sharpness(np.zeros((1, 9, 9)), np.eye(9), k=5), np.ones(5), rtol=1e-12)
+
+
+EXHAUSTED = [(8, 2, 0.0, "balanced", 3), (6, 3, 1e-6, "unbalanced", 4), (6, 3, 1e-6, "unbalanced", 2), (12, 3, 1e-8, "balanced", 3)]
+
+
+@pytest.mark.parametrize("width, depth, scale, start, k", EXHAUSTED)
+def test_a_krylov_space_that_is_exhausted_early(width, depth, scale, start, k):
+    """Two or three distinct eigenvalues of high multiplicity: after as many blocks nothing but rounding is left."""
+    W = network.initialise(start, depth=depth, width=width, scale=scale) if scale else np.zeros((depth, width, width))
+    M = 5 * np.eye(width)
+    exact = np.linalg.eigvalsh(hessian.dense(W, M))
+    np.testing.assert_allclose(hessian.sharpness(W, M, k=k), exact[: -k - 1 : -1], rtol=1e-11)
+    np.testing.assert_allclose(hessian.sharpness(W, M, k=k, smallest=True), exact[:k], rtol=1e-11)
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_the_basis_stays_orthonormal_whatever_is_added(case):
+    rng = np.random.default_rng(case)
+    basis = np.linalg.qr(rng.standard_normal((2, 40, 30)))[0].mT[:, :25]
+    inside = rng.standard_normal((2, 3, 25)) @ basis
+    block = [inside, inside + 1e-14, np.zeros_like(inside), np.repeat(inside[:, :1], 3, axis=1)][case % 4]
+    block = block if case < 4 else block + [rng.standard_normal(inside.shape), 1e-9 * rng.standard_normal(inside.shape)][case % 2]
+    added = hessian._orthonormal_to(basis, block)
+    assert np.abs(added @ basis.mT).max() < 1e-13 and np.abs(added @ added.mT - np.eye(3)).max() < 1e-13
+
+
+def test_dense_and_iteration_agree_on_either_side_of_the_limit(monkeypatch):
+    rng = np.random.default_rng(3)
+    W, M = rng.standard_normal((2, 3, 4, 4)) / 2, rng.standard_normal((4, 4))
+    by_lapack = hessian.sharpness(W, M, k=2)
+    monkeypatch.setattr(hessian, "DENSE_LIMIT", 0)
+    np.testing.assert_allclose(hessian.sharpness(W, M, k=2), by_lapack, rtol=1e-12)
+
+
+def test_dtypes_and_batches_of_nothing():
+    W, M = np.ones((2, 3, 2, 2), np.float32), np.eye(2)
+    assert hessian.dense(W, M).dtype == np.float64 and hessian.dense(W, M.astype(np.float32)).dtype == np.float32
+    assert hessian.sharpness(np.zeros((0, 3, 6, 6)), np.eye(6)).shape == (0,)
 
 
 def test_a_bound_that_cannot_be_reached_is_an_error_or_exact(monkeypatch):
@@ -88,7 +126,20 @@ def test_a_bound_that_cannot_be_reached_is_an_error_or_exact(monkeypatch):
         hessian.sharpness(big, target)
 
 
-@pytest.mark.parametrize("k", [0, -1, 1.5, 13])
-def test_bad_k_is_named(k):
-    with pytest.raises(ValueError, match="^k: got"):
-        hessian.sharpness(np.zeros((3, 2, 2)), np.eye(2), k=k)
+BAD = [
+    (lambda: hessian.sharpness(np.zeros((3, 2, 2)), np.eye(2), k=0), "k: got 0"),
+    (lambda: hessian.sharpness(np.zeros((3, 2, 2)), np.eye(2), k=True), "k: got True"),
+    (lambda: hessian.sharpness(np.zeros((3, 2, 2)), np.eye(2), k=1.5), "k: got 1.5"),
+    (lambda: hessian.sharpness(np.zeros((3, 2, 2)), np.eye(2), k=13), "k: got 13"),
+    (lambda: hessian.sharpness(np.zeros((3, 2, 2)), np.eye(2), tolerance=np.nan), "tolerance: got"),
+    (lambda: hessian.sharpness(np.zeros((3, 2, 2)), np.eye(2), tolerance=-1), "tolerance: got -1"),
+    (lambda: hessian.sharpness(np.full((3, 6, 6), 1e120), np.eye(6)), "W: got entries so large"),
+    (lambda: hessian.dense(torch.zeros((3, 2, 2)), torch.eye(2)), "W: got a torch tensor"),
+    (lambda: hessian.dense(np.zeros((3, 2, 2)), None), "M: got None"),
+]
+
+
+@pytest.mark.parametrize("call, message", BAD, ids=[message for _, message in BAD])
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        call()

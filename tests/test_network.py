@@ -142,6 +142,8 @@ def test_starts():
     W = network.initialise("orthogonal", depth=3, width=5, scale=0.1, rng=rng)
     np.testing.assert_allclose(W[0] @ W[0].T, 0.01 * np.eye(5), atol=1e-16)
     assert network.initialise("balanced", depth=2, width=2, scale=0.1, dtype=np.float32).dtype == np.float32
+    gaussian = network.initialise("gaussian", depth=2, width=200, scale=0.1, rng=rng)[0]
+    assert abs(gaussian.std() / 0.1 - 1) < 0.02  # 40,000 entries: the standard error of their deviation is 0.4 %
 
 
 EYE = np.eye(2)
@@ -154,6 +156,17 @@ BAD = [
     (lambda: network.gradient(torch.full((2, 2, 2), torch.nan), torch.eye(2)), "W: got entries"),
     (lambda: network.hessian_vector_product(np.zeros((2, 2, 2)), EYE, np.zeros((1, 2, 2))), "V: got shape"),
     (lambda: network.product(np.array([["a"]])), "W: got"),
+    (lambda: network.loss(np.zeros((2, 2, 2)), None), "M: got None"),
+    (lambda: network.hessian_vector_product(np.zeros((2, 2, 2)), EYE, None), "V: got None"),
+    (lambda: network.loss([[1, 2], [3]], EYE), "W: got"),
+    (lambda: network.loss(np.zeros((2, 2, 2)), torch.eye(2)), "M: got Tensor"),
+    (lambda: network.loss(torch.zeros((2, 2, 2), dtype=torch.int64), torch.eye(2)), "W: got a tensor of torch.int64"),
+    (lambda: network.loss(np.full((2, 1, 1), mpmath.nan, dtype=object), np.eye(1)), "W: got objects"),
+    (lambda: network.loss(np.zeros((2, 2, 2), complex), EYE), "W: got"),
+    (lambda: network.initialise(np.eye(2), depth=2, width=2, scale=1), "start: got"),
+    (lambda: network.initialise("balanced", depth=True, width=2, scale=1), "depth: got True"),
+    (lambda: network.initialise("balanced", depth=2, width=2, scale=[0.1, 0.2]), "scale: got"),
+    (lambda: network.initialise("balanced", depth=2, width=2, scale=1, dtype=int), "dtype: got"),
     (lambda: network.target((1, 2), 3, diagonal=True), "singular_values: got"),
     (lambda: network.target((2, 1), 1, diagonal=True), "at most width = 1"),
     (lambda: network.target((2, -1), 3, diagonal=True), "singular_values: got"),

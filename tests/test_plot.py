@@ -16,7 +16,7 @@ from eoslib import plot
 def test_the_link_holds_the_numbers():
     link = plot.download("fig-x", {"step": np.arange(3), "loss": np.array([1.0, 0.123456789]), "kind": ["a", "b", "c"]})
     page = link._repr_html_()
-    assert 'download="fig-x.csv"' in page and repr(link) == "fig-x.csv (3 rows)"
+    assert 'class="figure-data"' in page and 'download="fig-x.csv"' in page and repr(link) == "fig-x.csv (3 rows)"
     text = base64.b64decode(re.search(r"base64,([^\"]+)", page)[1]).decode()
     assert text == "step,loss,kind\n0,1,a\n1,0.123457,b\n2,,c\n"
 
@@ -32,6 +32,7 @@ def test_thresholds_are_named_and_where_they_should_be():
     plot.threshold(axis, 2.0, "two")
     plot.threshold(axis, 3.0, "three", along="y")
     assert [t.get_text() for t in axis.texts] == ["two", "three"]
+    assert axis.texts[1].xy == (3.0, 0.98) and axis.texts[0].xy == (0.98, 2.0)
     assert list(axis.lines[0].get_ydata()) == [2.0, 2.0] and list(axis.lines[1].get_xdata()) == [3.0, 3.0]
     with pytest.raises(ValueError, match="^along: got 'z'"):
         plot.threshold(axis, 1.0, "", along="z")

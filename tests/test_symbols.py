@@ -40,6 +40,15 @@ def test_assumptions_are_substituted():
     assert prove(L * s, 3 * s, assuming=[(L, 3)])
     with pytest.raises(AssertionError):
         prove(L * s, 3 * s)
+    assert prove(A * B, B, assuming=[(A, sp.Identity(n))])
+    with pytest.raises(AssertionError):
+        prove(A * B, B)
+
+
+def test_real_symbols_of_unknown_sign_are_not_taken_for_positive():
+    x = sp.Symbol("x", real=True)
+    with pytest.raises(AssertionError):
+        prove(sp.sqrt(x**2), x)
 
 
 def test_symbols_of_a_network():

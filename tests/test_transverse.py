@@ -169,6 +169,12 @@ def test_lyapunov_of_one_mode():
     assert whole[0] == pytest.approx(scalar.lyapunov(1.0, depth, q / depth), abs=0.05)
 
 
+def test_lyapunov_of_a_run_that_escapes():
+    weights = np.full((2, 2, 1, 1), 0.9)
+    value = transverse.lyapunov(weights, np.eye(1), [1.1, 9.0], 50, rng=np.random.default_rng(0))
+    assert np.isfinite(value[0]) and value[1] == np.inf
+
+
 @pytest.mark.parametrize(
     "call, words",
     [
