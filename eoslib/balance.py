@@ -15,8 +15,10 @@ This module uses no other module's dynamics, so that it can witness against them
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from mpmath import iv
 from scipy.special import hyp2f1
 
 from . import validate
@@ -428,26 +430,30 @@ def frozen_fraction(scale, target, depth, learning_rate) -> np.ndarray:
 
 
 def overshoot_ceiling(depth, *, pieces=400) -> float:
-    r"""Upper bound, by interval boxes, on how far a layer is pulled back after a step across the minimum.
+    r"""Upper bound, by interval arithmetic, on how far a layer is pulled back after a step across the minimum.
 
     A step from :math:`x y^{L-1} \le m` may land at :math:`x' y'^{L-1} > m`; the next step keeps both layers positive
     if and only if :math:`Q = \eta (\pi' - m) \pi' / \min(x', y')^2 < 1`. Scaled by the flow's end point, with
-    :math:`U = y'/y_\infty`, :math:`W = x'/x_\infty`, :math:`k = \eta\Psi` and :math:`w = x/x_\infty`,
+    :math:`U = y'/y_\infty`, :math:`W = x'/x_\infty`, :math:`q = \eta L m^{2-2/L}` and :math:`w = x/x_\infty`,
 
     .. math::
 
-        Q = c\,U^{L-1}\bigl(U^{L-1} - 1/W\bigr), \quad c = \frac{k}{1 + (L-1)T}, \quad
+        Q = c\,U^{L-1}\bigl(U^{L-1} - 1/W\bigr), \quad c = \frac{q}{L\,T^{(L-1)/L}}, \quad
         W = w + c(1-p)u^{L-1}, \quad U = u + cT(1-p)w u^{L-2}
 
     where :math:`u^2 = 1 - T(1 - w^2)` and :math:`p = w u^{L-1}`. All modes of all targets that satisfy the
-    ``"simple"`` bound of `scale_bound` are covered by the two numbers (T, w): k is at most a function of T. Each factor
-    is monotone in each variable, so that its value at one corner bounds it over a box; rounding (below 1e-13) is
-    covered by a slack of 1e-10. For T below the first box :math:`k \le 1`, and then no step crosses the minimum.
+    ``"simple"`` bound of `scale_bound` are covered by the two numbers (s, w), with :math:`T = s^L`: q is at most a
+    function of s. Each factor is monotone in each variable, so that its value at one corner bounds it over a box.
+
+    Every operation is rounded outward. The boxes need only sums, products, quotients and square roots, which IEEE
+    arithmetic rounds correctly, so that the next floating-point number up or down is a bound; the exponential in q
+    comes from mpmath's intervals. For s below the first box :math:`\eta\Psi < 1` (an interval too), and then no step
+    crosses the minimum.
 
     Parameters
     ----------
     depth : int
-        L, 2 to 100.
+        L, at least 2.
     pieces : int
         Boxes per axis.
 
@@ -466,23 +472,28 @@ def overshoot_ceiling(depth, *, pieces=400) -> float:
     >>> overshoot_ceiling(3) < 0.5
     True
     """
-    depth, pieces = validate.integer("depth", depth, least=2), validate.integer("pieces", pieces, least=10)
+    return _overshoot_ceiling(validate.integer("depth", depth, least=2), validate.integer("pieces", pieces, least=10))
+
+
+@lru_cache(maxsize=64)
+def _overshoot_ceiling(depth, pieces):
     n = depth - 1
-    T = np.linspace(_quiet_ratio(depth), 1.0, pieces + 1)
-    w = np.linspace(0.0, 1.0, pieces + 1)
-    low, high = T[:-1, None], T[1:, None]
+    s, w = np.linspace(_quiet_root(depth), 1.0, pieces + 1), np.linspace(0.0, 1.0, pieces + 1)
+    largest = np.array([_largest_rate(root, depth) for root in s[1:]])[:, None]
     left, right = w[None, :-1], w[None, 1:]
-    # the first factor grows with T, the second falls
-    k = _largest_rate(high, depth) * (1 + n * low) / (depth * low ** (n / depth))
-    c = k / (1 + n * low)
-    u_low, u_high = np.sqrt(1 - high * (1 - left**2)), np.sqrt(1 - low * (1 - right**2))
-    rest = 1 - left * u_low**n
-    W = right + c * rest * u_high**n
-    U = u_high + c * high * rest * right * u_high ** (depth - 2)
-    pull = c * U**n * (U**n - 1 / W)
+    low, high = _power(s[:-1, None], depth, _down), _power(s[1:, None], depth, _up)
+    c = _up(largest / _down(depth * _power(s[:-1, None], n, _down)))
+    u_low = np.sqrt(np.maximum(_down(1 - _up(high * _up(1 - _down(left * left)))), 0))
+    u_low = np.maximum(_down(u_low), 0)
+    u_high = _up(np.sqrt(_up(1 - _down(low * _down(1 - _up(right * right))))))
+    rest = _up(1 - _down(left * _power(u_low, n, _down)))
+    W = _up(right + _up(c * _up(rest * _power(u_high, n, _up))))
+    U = _up(u_high + _up(_up(_up(c * high) * _up(rest * right)) * _power(u_high, n - 1, _up)))
+    U_power = _power(U, n, _up)
+    pull = _up(_up(c * U_power) * np.maximum(_up(U_power - _down(1 / W)), 0))
     if depth == 2:  # the gap may have changed sign, so that the other layer may be the smaller one
-        pull = np.maximum(pull, c * high * W * (W - 1 / U))
-    return float(pull.max()) * (1 + 1e-10) + 1e-10
+        pull = np.maximum(pull, _up(_up(_up(c * high) * W) * np.maximum(_up(W - _down(1 / U)), 0)))
+    return float(pull.max())
 
 
 def _contrast(ratio, depth):
@@ -503,25 +514,45 @@ def _exact_scale(room, depth):
     return np.sqrt(-np.expm1(-tau)) * np.exp(tau / (2 * depth))
 
 
-def _largest_rate(ratio, depth):
-    """Largest eta S_i of a mode whose flow ends at this T, under the "simple" bound; grows with T."""
-    n = depth - 1
-    d2 = ((1 - ratio) * ratio ** (-1 / depth)) ** 2
-    alone = np.exp(-depth * d2 / 2)
-    with np.errstate(divide="ignore"):
-        beside = (n / (depth * np.e * d2)) ** (n / 2)
-    return EDGE * np.where(d2 <= n / depth, alone, beside)
+def _up(value):
+    return np.nextafter(value, np.inf)
 
 
-def _quiet_ratio(depth):
-    """A ratio T below which eta Psi < 1, from eta Psi = const (1 + (L-1)T)/(1-T)^(L-1), which grows with T."""
-    n = depth - 1
-    size = EDGE / depth * (n / (depth * np.e)) ** (n / 2)
-    low, high = 0.0, 1.0
-    for _ in range(60):
+def _down(value):
+    return np.nextafter(value, -np.inf)
+
+
+def _power(base, exponent, outward):
+    """Integer power of a positive number, rounded outward after each product."""
+    result = base if exponent else np.ones_like(base)
+    for _ in range(exponent - 1):
+        result = outward(result * base)
+    return result
+
+
+def _largest_rate(root, depth):
+    """Upper bound of eta S_i of a mode whose flow ends at T = root^L, under the "simple" bound; grows with T.
+
+    With r = (m_i / m_1)^{4/L} it is 2 sqrt 2 times the maximum of r^{(L-1)/2} exp(-L d^2 r / 2) over 0 < r <= 1.
+    """
+    n, s = depth - 1, iv.mpf(float(root))
+    d2 = ((1 - s**depth) / s) ** 2
+    if d2.b < (iv.mpf(n) / depth).a:  # the maximum is at r = 1
+        rate = iv.sqrt(8) * iv.exp(-depth * d2 / 2)
+    else:  # the maximum over all r > 0, an upper bound in any case
+        rate = iv.sqrt(8) * iv.sqrt((n / (depth * iv.exp(1) * d2)) ** n)
+    return float(_up(float(rate.b)))
+
+
+def _quiet_root(depth):
+    """An s below which eta Psi < 1, from eta Psi = const (1 + (L-1)T)/(1-T)^(L-1), which grows with T = s^L."""
+    n, low, high = depth - 1, 0.0, 1.0
+    size = iv.sqrt(8) / depth * iv.sqrt((iv.mpf(n) / (depth * iv.exp(1))) ** n)
+    for _ in range(20):
         middle = (low + high) / 2
-        d2 = ((1 - middle) * middle ** (-1 / depth)) ** 2
-        quiet = d2 > n / depth and size * (1 + n * middle) < 0.999 * (1 - middle) ** n
+        s = iv.mpf(middle)
+        T = s**depth
+        quiet = ((1 - T) / s) ** 2 > iv.mpf(n) / depth and size * (1 + n * T) / (1 - T) ** n < 1  # certain or not true
         low, high = (middle, high) if quiet else (low, middle)
     return low
 

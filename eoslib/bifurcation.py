@@ -6,8 +6,12 @@ polynomial: with :math:`D = (2L-1)r - 2(L-1)` and :math:`E = (L-1)r - (L-2)`,
 
 .. math:: w \mapsto w + \tfrac1L w^{L-1}(D - E\,w^L),\qquad q = D\,(D/E)^{1-2/L},\qquad c^L = E/D,
 
-and the critical point is w = 1. So every rate at which the critical orbit does something special (closes, hits the minimum,
-hits zero, escapes) is a root of a polynomial in r. This is a second, independent route to the numbers of `scalar.window`.
+and the critical point is w = 1. So every rate at which the critical orbit closes, hits the minimum or hits zero is a root of a
+polynomial in r.
+
+Where `scalar` has the same quantity (`scalar.window`: chaos, sign change, divergence; `scalar.lyapunov`), this is on purpose a
+second route that shares no code with it: other coordinates, extended precision, the outer cycle in closed form. Likewise
+`pair_step`, vectorised over an orbit, is written out apart from `transverse.sector_hessian`. The tests compare them.
 """
 
 from __future__ import annotations
@@ -227,6 +231,25 @@ def _outer_root(depth, multiple):
     return brentq(excess, 1.0, 3.0, xtol=1e-15, rtol=1e-15)
 
 
+def _outer_odd(depth):
+    r"""Overshoot, for odd depth, at which f(c) lies on the outer cycle P, -kP.
+
+    The cycle is explicit in k: :math:`P^L = (1+k^{L-1})/(1-k^{2L-1})` and :math:`q = L(1+k)/[P^{L-2}(P^L-1)]`.
+    """
+
+    def cycle(k):
+        power = (1 + k ** (depth - 1)) / (1 - k ** (2 * depth - 1))
+        return power ** (1 / depth), depth * (1 + k) * power ** (2 / depth) / (power * (power - 1))
+
+    def excess(k):
+        outer, q = cycle(k)
+        r = overshoot(q, depth)
+        return r * _critical_point(r, depth) - outer
+
+    edge = brentq(lambda k: cycle(k)[1] - 2, 0.1, 1 - 1e-9)  # q falls with k; divergence lies beyond the edge q = 2
+    return overshoot(cycle(brentq(excess, 0.1, edge, xtol=1e-15, rtol=1e-15))[1], depth)
+
+
 @dataclass(frozen=True)
 class Landmarks:
     """Learning rates q = eta S of one depth past the period doublings."""
@@ -265,10 +288,7 @@ def landmarks(depth) -> Landmarks:
 
     merge = brentq(merging, second, zero - 1e-9, xtol=1e-15)
     three = brentq(lambda r: critical_orbit(r, depth, 3)[-1] - 1, merge, zero - 1e-9, xtol=1e-15)
-    if depth % 2 == 0:
-        outer = _outer_root(depth, 2)
-    else:
-        outer = brentq(lambda r: critical_orbit(r, depth, 3)[-1] - r, zero * (1 + 1e-9), zero * 1.2, xtol=1e-15)
+    outer = _outer_root(depth, 2) if depth % 2 == 0 else _outer_odd(depth)
     born, doubled, end = _window(depth, three, 3)
     numbers = {"band_merging": merge, "period_three_superstable": three, "sign_change": zero, "divergence": outer}
     numbers = {name: float(rate(r, depth)) for name, r in numbers.items()}
@@ -353,8 +373,8 @@ def scan(depth, q, *, steps=3000, keep=200, start=0.7) -> Scan:
     steps, keep : int
         Steps made in all, and how many of the last are kept; the exponents are means over all but the first third.
     start : float
-        First layer value in units of the minimum; from small ones deep networks take long to leave the saddle. Below ``landmarks(depth).sign_change`` the attractor does not depend on
-        it (the map has negative Schwarzian derivative, so one cycle at most attracts).
+        First layer value in units of the minimum; from small ones deep networks take long to leave the saddle. Up to eight
+        layers and below ``landmarks(depth).sign_change`` at most one positive cycle attracts, whatever the start.
 
     Returns
     -------

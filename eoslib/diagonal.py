@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import scalar, validate
+from . import bifurcation, scalar, validate
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def gradient(s, target) -> np.ndarray:
     [[3.0, 0.0], [2.0, 0.0]]
     """
     s, target = _checked(s, target)
-    others = _others(s)
-    return (others[..., :1, :] * s[..., :1, :] - target) * others
+    vector, others = _products(s)
+    return (vector - target) * others
 
 
 def descend(s, target, learning_rate, steps, *, keep=None) -> Run:
@@ -125,8 +125,7 @@ def descend(s, target, learning_rate, steps, *, keep=None) -> Run:
     record = []
     with np.errstate(over="ignore", invalid="ignore"):
         for t in range(steps + 1):
-            others = _others(s)
-            vector = others[..., :1, :] * s[..., :1, :]
+            vector, others = _products(s)
             if t >= first:
                 record.append(vector[..., 0, :])
             if t < steps:
@@ -165,9 +164,9 @@ def hessian_blocks(s, target) -> np.ndarray:
     """
     s, target = _checked(s, target)
     depth = s.shape[-2]
-    others = _others(s)
+    vector, others = _products(s)
     H = np.moveaxis(others[..., :, None, :] * others[..., None, :, :], -1, -3)
-    residual = s.prod(-2) - target
+    residual = vector[..., 0, :] - target
     for a in range(depth):
         for b in range(a):
             rest = np.delete(s, (a, b), axis=-2).prod(-2)
@@ -297,8 +296,38 @@ def together(depth) -> float:
     return float((2 / scalar.window(depth).period_four) ** (depth / (2 * depth - 2)))
 
 
+def most_together(singular_values, depth) -> int:
+    r"""Largest number of coordinates that can be on attracting two-cycles at one learning rate.
+
+    They are those within one factor: :math:`s_{\star,i} \ge s_{\star,j} > s_{\star,i}(2/q_4)^{L/(2L-2)}` for some i. Where
+    i is not the largest coordinate, the larger ones have left their two-cycle by then.
+
+    Parameters
+    ----------
+    singular_values : (r,) array_like
+        Positive target coordinates, in any order.
+    depth : int
+        L >= 2.
+
+    Raises
+    ------
+    ValueError
+        On values that are not positive, or a depth below 2.
+
+    Examples
+    --------
+    The paper's Figure 5, and a target whose first coordinate is alone:
+
+    >>> most_together((10, 9, 6), 3), most_together((10, 6, 5.9, 5.8), 3)
+    (2, 3)
+    """
+    values = np.atleast_1d(validate.positive("singular_values", singular_values))
+    ratio = together(depth)
+    return max(int(((ratio * top < values) & (values <= top)).sum()) for top in values)
+
+
 def periods(values, *, largest=16, tolerance=1e-7) -> np.ndarray:
-    """Smallest power of two, at most `largest`, with which each coordinate repeats; 0 where there is none.
+    """Smallest period, at most `largest`, with which each coordinate repeats; 0 where there is none.
 
     Parameters
     ----------
@@ -321,18 +350,13 @@ def periods(values, *, largest=16, tolerance=1e-7) -> np.ndarray:
     >>> periods(np.array([[0.0, 1.0], [1.0, 1.0]] * 32)).tolist()
     [2, 1]
     """
-    values = np.asarray(values, dtype=float)
-    if values.shape[-2] < 2 * largest:
-        raise ValueError(f"values: got {values.shape[-2]} states, needs at least 2 * largest = {2 * largest}")
-    found = np.zeros(values.shape[:-2] + values.shape[-1:], int)
-    size = np.maximum(np.abs(values).max(-2), 1e-300)
-    period = largest
-    while period >= 1:
-        with np.errstate(invalid="ignore"):
-            same = np.abs(values[..., period:, :] - values[..., :-period, :]).max(-2) <= tolerance * size
-        found = np.where(same & np.isfinite(size), period, found)
-        period //= 2
-    return found
+    values = np.moveaxis(np.asarray(values, dtype=float), -2, -1)
+    if values.shape[-1] < 2 * largest:
+        raise ValueError(f"values: got {values.shape[-1]} states, needs at least 2 * largest = {2 * largest}")
+    with np.errstate(invalid="ignore"):  # infinity over infinity, where a run has diverged
+        relative = values / np.maximum(np.abs(values).max(-1, keepdims=True), 1e-300)
+    rows = relative.reshape(-1, values.shape[-1])
+    return bifurcation.period(rows, longest=largest, tolerance=tolerance).reshape(values.shape[:-1])
 
 
 def _checked(s, target):
@@ -344,10 +368,11 @@ def _checked(s, target):
     return s, target
 
 
-def _others(s):
-    """Products of all layers but one, (..., L, d), without a division."""
+def _products(s):
+    """Products of all layers, (..., 1, d), and of all but one, (..., L, d), without a division."""
     before, after = np.ones_like(s), np.ones_like(s)
     for i in range(1, s.shape[-2]):
         before[..., i, :] = before[..., i - 1, :] * s[..., i - 1, :]
         after[..., -1 - i, :] = after[..., -i, :] * s[..., -i, :]
-    return before * after
+    others = before * after
+    return others[..., :1, :] * s[..., :1, :], others

@@ -163,5 +163,7 @@ def _checked(target, depth, scale, start, single=False):
     if single and (m.ndim or alpha.ndim):
         raise ValueError(f"{'target' if m.ndim else 'scale'}: got shape {m.shape or alpha.shape}, needs one number")
     if np.any(alpha >= m ** (1 / depth)):
-        raise ValueError(f"scale: got {scale!r}, needs less than target ** (1 / depth), else there is no saddle to leave")
+        raise ValueError(
+            f"scale: got {scale!r}, needs less than target ** (1 / depth), else there is no saddle to leave"
+        )
     return (float(m), depth, float(alpha)) if single else (m, depth, alpha)

@@ -312,6 +312,7 @@ def spectrum_aligned(layer_singular_values, target_singular_values) -> np.ndarra
     for low in range(depth):
         H[..., 0, low, 1, low, :] = 0
         for high in range(low + 1, depth):
+            # reversing all residuals reverses this coupling, a change of signs of the (j, i) coordinates: only D feels it
             edge = residual * above[..., high, :] * below[..., low, :]
             middle = between[low, high]
             H[..., 0, high, 1, low, :] = edge[..., i] * middle[..., j]
@@ -345,5 +346,7 @@ def _products_of_layers(s):
     one = np.ones_like(s[..., :1, :])
     below = np.concatenate([one, np.cumprod(s[..., :-1, :], axis=-2)], axis=-2)
     above = np.concatenate([np.cumprod(s[..., :0:-1, :], axis=-2)[..., ::-1, :], one], axis=-2)
-    between = {(low, high): s[..., low + 1 : high, :].prod(axis=-2) for low in range(depth) for high in range(low + 1, depth)}
+    between = {
+        (low, high): s[..., low + 1 : high, :].prod(axis=-2) for low in range(depth) for high in range(low + 1, depth)
+    }
     return below, above, between

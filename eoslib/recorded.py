@@ -24,7 +24,8 @@ def collect(record: Path, jobs: dict) -> dict:
     record : Path
         The file that the run will end in. Finished parts lie in the folder ``<record's stem>.parts`` beside it until `save`.
     jobs : dict of str to callable
-        Name of each part, and a function without arguments that returns a dict of arrays.
+        Name of each part, and a function without arguments that returns a dict of arrays. A finished part is known by its
+        name alone: name it by all its settings, or remove the folder after a change of the script.
 
     Returns
     -------
@@ -107,6 +108,8 @@ def _folder(record):
 
 
 def _write(path, arrays):
+    if objects := [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]:
+        raise ValueError(f"arrays: got Python objects in {objects}, needs numbers or text, which can be read back")
     scratch = path.with_suffix(".partial.npz")
     np.savez_compressed(scratch, **arrays)
     os.replace(scratch, path)

@@ -25,6 +25,8 @@ from eoslib import validate
 
 # Feigenbaum's constant: it only says where to look for the next superstable cycle of a cascade.
 _FEIGENBAUM = 4.669
+# No depth diverges before this q = eta S (two layers do so here, deeper networks later), so that `window` can wait.
+_LEAST_DIVERGENCE = 4.0
 
 
 def _plain(array):
@@ -242,6 +244,18 @@ def branch_parameter(q, depth):
     return _plain(t)
 
 
+def _reject_past_divergence(q, depth, learning_rate, what):
+    """Raise where the largest value that the map reaches escapes to infinity."""
+    if not np.any(q >= _LEAST_DIVERGENCE):
+        return
+    limit = window(depth).divergence
+    if np.any(q >= limit):
+        raise ValueError(
+            f"learning_rate: got {learning_rate!r}, so eta S = {np.max(q):.6g}, which is past divergence; "
+            f"{what} at depth {depth} needs eta S < {limit:.6g}"
+        )
+
+
 @dataclass(frozen=True)
 class TwoCycle:
     """The positive two-cycle of the one-mode map (floats, or arrays where the learning rate was an array)."""
@@ -263,21 +277,24 @@ def two_cycle(target, depth, learning_rate):
     depth : int
         Number of layers ``L``, at least 2.
     learning_rate : float or array
-        Learning rate ``eta`` with ``eta S > 2``.
+        Learning rate ``eta`` with ``2 < eta S < window(depth).divergence``.
 
     Returns
     -------
     TwoCycle
-        ``.low < m^(1/L) < .high``, ``.multiplier``, ``.t`` and ``.q``. The cycle exists for *every* ``eta S > 2``; it
-        attracts only below ``window(depth).period_four``.
+        ``.low < m^(1/L) < .high``, ``.multiplier``, ``.t`` and ``.q``. It attracts only below
+        ``window(depth).period_four``; from there on this is a repelling cycle, which training does not reach.
 
     Raises
     ------
     ValueError
-        If ``eta S <= 2`` (there is none), or an argument is not finite or not positive, or `depth` is below 2.
+        If ``eta S <= 2`` (there is none) or past divergence, or an argument is not finite or not positive, or `depth`
+        is below 2.
 
     Notes
     -----
+    A repelling cycle exists past divergence too, for every ``eta S``: ``branch(branch_parameter(q, depth), depth)``.
+
     Corrects the paper's Theorem 1. Relative error of ``.low`` and ``.high``: a few 1e-16 for given ``q``. Close to the
     edge their difference is about ``m^(1/L) sqrt(3(q-2)/((L-1)(5L-4)))``, where the rounding of ``q`` dominates.
 
@@ -292,6 +309,7 @@ def two_cycle(target, depth, learning_rate):
     q = np.asarray(relative_rate(target, depth, learning_rate))
     if np.any(q <= 2):
         raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}, a positive two-cycle needs eta S > 2")
+    _reject_past_divergence(q, depth, learning_rate, "a two-cycle amid bounded orbits")
     t = branch_parameter(q, depth)
     _, low, high = branch(t, depth)
     size = np.asarray(target, dtype=float) ** (1 / depth)
@@ -534,12 +552,7 @@ def lyapunov(target, depth, learning_rate, *, steps=4000, transient=1000, start=
     """
     depth = validate.integer("depth", depth, least=2)
     q = np.asarray(relative_rate(target, depth, learning_rate), dtype=float)
-    limit = window(depth).divergence
-    if np.any(q >= limit):
-        raise ValueError(
-            f"learning_rate: got {learning_rate!r}, so eta S = {np.max(q):.6g}, which is past divergence; "
-            f"a bounded orbit at depth {depth} needs eta S < {limit:.6g}"
-        )
+    _reject_past_divergence(q, depth, learning_rate, "a bounded orbit")
     steps, transient = validate.integer("steps", steps, least=1), validate.integer("transient", transient, least=0)
     size = np.asarray(target, dtype=float) ** (1 / depth)
     u = np.full(q.shape, 0.7) if start is None else validate.real("start", start) / size + np.zeros(q.shape)

@@ -14,25 +14,18 @@ Every finished block is kept in ``full_matrix_bifurcation.parts/`` until all are
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import sys
-import time
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from eoslib import bifurcation, descent, network
+from eoslib import bifurcation, descent, network, recorded
 
-HERE = Path(__file__).resolve().parent
-RECORD = HERE / "full_matrix_bifurcation.npz"
-PARTS = HERE / "full_matrix_bifurcation.parts"
-
+RECORD = Path(__file__).resolve().with_suffix(".npz")
 VALUES = (10.0, 6.0, 3.0)
 WIDTH, DEPTH, SCALE, START = 5, 3, 0.01, "unbalanced"
 SEED = 0  # of the singular vectors of the target
+SPANS = ((1.9, 3.0, 1101), (3.005, 4.5, 300))  # first, last and number of learning rates, in units of 1/S
 STEPS, KEEP = 20_000, 48
 HEAD, HEAD_COLUMNS = 150, slice(0, None, 140)  # first steps kept for `replay`; the orbit is still leaving the saddle then
 BLOCK = 150
@@ -41,7 +34,7 @@ FAMILIES = ("full", "aligned", "single")
 
 def rates_q() -> np.ndarray:
     """Learning rates in units of the inverse sharpness, q = eta S."""
-    return np.concatenate([np.linspace(1.9, 3.0, 1101), np.linspace(3.005, 4.5, 300)])
+    return np.concatenate([np.linspace(*span) for span in SPANS])
 
 
 def sharpness_at_minimum() -> float:
@@ -85,10 +78,7 @@ def heads() -> np.ndarray:
 
 def load(path=RECORD) -> dict:
     """Read the record: arrays named ``<family>/<quantity>``, ``q``, ``head``, and the dictionary ``about``."""
-    with np.load(path, allow_pickle=False) as file:
-        record = {name: file[name] for name in file.files}
-    record["about"] = json.loads(str(record["about"]))
-    return record
+    return recorded.load(path)
 
 
 def replay(record: dict, columns) -> dict:
@@ -108,53 +98,17 @@ def replay(record: dict, columns) -> dict:
 
 def main() -> None:
     """Do the blocks that have not been done, then write the record."""
-    PARTS.mkdir(exist_ok=True)
     q = rates_q()
-    todo = [(family, i) for family in FAMILIES for i in range(0, len(q), BLOCK)]
-    for number, (family, i) in enumerate(todo):
-        _progress(number, len(todo), family)
-        path = PARTS / f"{family}-{i:05d}.npz"
-        if not path.exists():
-            began = time.process_time()
-            result = simulate(family, q[i : i + BLOCK])
-            _write(path, seconds=time.process_time() - began, **result)
-    _progress(len(todo), len(todo), "done")
-    _join(q, todo)
-
-
-def _join(q, todo) -> None:
-    blocks, seconds = {}, 0.0
-    for family, i in todo:
-        with np.load(PARTS / f"{family}-{i:05d}.npz") as part:
-            seconds += float(part["seconds"])
-            for name in part.files:
-                if name != "seconds":
-                    blocks.setdefault(f"{family}/{name}", []).append(part[name])
-    note = {
-        "settings": {"values": VALUES, "width": WIDTH, "depth": DEPTH, "scale": SCALE, "start": START, "seed": SEED}
-        | {"steps": STEPS, "keep": KEEP, "rates": len(q)},
-        "versions": {"python": platform.python_version(), "numpy": version("numpy")},
-        "machine": platform.machine(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "cpu_seconds": round(seconds, 1),
-    }
-    arrays = {name: np.concatenate(parts) for name, parts in blocks.items()}
-    _write(RECORD, q=q, head=heads(), about=json.dumps(note), **arrays)
-    for family, i in todo:
-        (PARTS / f"{family}-{i:05d}.npz").unlink()
-    PARTS.rmdir()
-
-
-def _write(path: Path, **arrays) -> None:
-    """Write an .npz file so that it is either there whole or not at all."""
-    scratch = path.with_suffix(".tmp.npz")
-    np.savez_compressed(scratch, **arrays)
-    os.replace(scratch, path)
-
-
-def _progress(done: int, total: int, label: str) -> None:
-    bar = "#" * (30 * done // total)
-    print(f"\r[{bar:<30}] {done}/{total} {label:<10}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    jobs = {f"{f}-{i:05d}": partial(simulate, f, q[i : i + BLOCK]) for f in FAMILIES for i in range(0, len(q), BLOCK)}
+    parts = recorded.collect(RECORD, jobs | {"head": lambda: {"head": heads()}})
+    seconds = sum(float(part.pop("seconds")) for part in parts.values())
+    arrays = {"q": q, **parts.pop("head")}
+    for family in FAMILIES:
+        blocks = [part for name, part in parts.items() if name.startswith(family)]
+        arrays |= {f"{family}/{name}": np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    settings = {"values": VALUES, "width": WIDTH, "depth": DEPTH, "scale": SCALE, "start": START, "seed": SEED}
+    settings |= {"rates": SPANS, "steps": STEPS, "keep": KEEP, "head": HEAD, "families": FAMILIES}
+    recorded.save(RECORD, settings, seconds, arrays)
 
 
 if __name__ == "__main__":

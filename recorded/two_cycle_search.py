@@ -11,22 +11,16 @@ singular values of the products in the two phases, with the weights of one repre
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import sys
-import time
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.optimize import least_squares
 
-from eoslib import hessian, network
+from eoslib import hessian, network, recorded
 
 HERE = Path(__file__).resolve().parent
 RECORD = HERE / "two_cycle_search.npz"
-PARTS = HERE / "two_cycle_search.parts"
 STARTS = {2: 150, 3: 150, 4: 120, 6: 80}  # random starts per setting, by depth
 RATIOS = (0.9, 0.75, 0.6)  # second singular value of the target; the first is 1
 RATES = (2.05, 2.2, 2.35, 2.5)  # eta times L, the sharpness of the first mode
@@ -85,7 +79,7 @@ def solve(depth, ratio, q, number):
 
 
 def search(depth, ratio, q):
-    """Distinct orbits of one setting: weights (n, L, 2, 2), how often each was found (n,)."""
+    """Distinct orbits of one setting: weights (n, L, 2, 2), and how often each was found (n,)."""
     M, eta = np.diag([1.0, ratio]), q / depth
     orbits = {}
     for number in range(STARTS[depth]):
@@ -94,19 +88,13 @@ def search(depth, ratio, q):
             key = tuple(np.sort(phases(W, M, eta), axis=None).round(4))
             orbits.setdefault(key, [W, 0])[1] += 1
     weights = np.array([orbit[0] for orbit in orbits.values()]).reshape(-1, depth, 2, 2)
-    return weights, np.array([orbit[1] for orbit in orbits.values()], dtype=int)
+    return {"weights": weights, "counts": np.array([orbit[1] for orbit in orbits.values()], dtype=int)}
 
 
 def load(path=RECORD):
     """The record: list of ``(depth, ratio, q, weights (n, L, 2, 2), counts (n,))``."""
-    with np.load(path, allow_pickle=False) as file:
-        return [(*setting, file[f"weights/{name}"], file[f"counts/{name}"]) for setting in settings() if (name := _name(setting))]
-
-
-def about(path=RECORD):
-    """Versions, machine, date and run time written into the record."""
-    with np.load(path, allow_pickle=False) as file:
-        return json.loads(str(file["about"]))
+    file = recorded.load(path)
+    return [(*setting, file[f"weights/{_name(setting)}"], file[f"counts/{_name(setting)}"]) for setting in settings()]
 
 
 def verify(entry):
@@ -130,44 +118,12 @@ def _name(setting):
     return "depth{}-ratio{}-q{}".format(*setting)
 
 
-def _write(path, **arrays):
-    scratch = path.with_suffix(".tmp.npz")
-    np.savez_compressed(scratch, **arrays)
-    os.replace(scratch, path)
-
-
 def main():
     """Search the settings that have not been searched, then write the record."""
-    todo = settings()
-    PARTS.mkdir(exist_ok=True)
-    for number, setting in enumerate(todo):
-        bar = "#" * (30 * number // len(todo))
-        print(f"\r[{bar:<30}] {number}/{len(todo)} {_name(setting):<32}", end="", file=sys.stderr, flush=True)
-        path = PARTS / f"{_name(setting)}.npz"
-        if not path.exists():
-            began = time.process_time()
-            weights, counts = search(*setting)
-            _write(path, weights=weights, counts=counts, seconds=time.process_time() - began)
-    arrays, seconds = {}, 0.0
-    for setting in todo:
-        with np.load(PARTS / f"{_name(setting)}.npz") as part:
-            arrays |= {f"weights/{_name(setting)}": part["weights"], f"counts/{_name(setting)}": part["counts"]}
-            seconds += float(part["seconds"])
-    note = {
-        "settings": {"starts": STARTS, "ratios": RATIOS, "q": RATES, "spread": SPREAD},
-        "seed": "default_rng([depth, 100 ratio, 100 q, number of the start])",
-        "data": "none",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("numpy", "scipy")},
-        "machine": platform.machine(),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "cpu_seconds": round(seconds, 1),
-    }
-    _write(RECORD, about=json.dumps(note), **arrays)
-    for setting in todo:
-        (PARTS / f"{_name(setting)}.npz").unlink()
-    PARTS.rmdir()
-    print(f"\n{RECORD.name}: {seconds:.0f} s", file=sys.stderr)
+    parts = recorded.collect(RECORD, {_name(setting): partial(search, *setting) for setting in settings()})
+    arrays = {f"{key}/{name}": part[key] for name, part in parts.items() for key in ("weights", "counts")}
+    note = {"starts": STARTS, "ratios": RATIOS, "q": RATES, "spread": SPREAD, "seed": [["depth", "100 ratio", "100 q", "number of the start"]]}
+    recorded.save(RECORD, note, sum(float(part["seconds"]) for part in parts.values()), arrays, packages=("numpy", "scipy"))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import mpmath as mp
 import numpy as np
 import pytest
@@ -142,6 +144,42 @@ def test_overshoot_ceiling_is_above_every_sample(depth):
     assert pull.max() <= ceiling < 1
     assert pull.max() > 0.8 * balance.overshoot_ceiling(depth, pieces=1200)  # and it is not a vacuous bound
     assert balance.overshoot_ceiling(depth, pieces=1200) < ceiling
+
+
+@pytest.mark.parametrize("depth", [2, 3, 8])
+def test_overshoot_ceiling_is_rounded_outward(depth):
+    """The same box corners with 40 digits give a smaller value, and by no more than the roundings."""
+    n, worst = depth - 1, mp.mpf(0)
+    with mp.workdps(40):
+        s = [mp.mpf(float(v)) for v in np.linspace(balance._quiet_root(depth), 1.0, 13)]
+        w = [mp.mpf(float(v)) for v in np.linspace(0.0, 1.0, 13)]
+        for low, high in pairwise(s):
+            ratios = [mp.mpf(k) / 100 for k in range(1, 101)]  # (m_i / m_1)^{4/L}, by brute force
+            d2 = ((1 - high**depth) / high) ** 2
+            best = min(mp.mpf(1), n / (depth * d2)) if d2 else mp.mpf(1)
+            rate = mp.sqrt(8) * best ** (mp.mpf(n) / 2) * mp.exp(-depth * d2 * best / 2)
+            assert rate >= mp.sqrt(8) * max(r ** (mp.mpf(n) / 2) * mp.exp(-depth * d2 * r / 2) for r in ratios)
+            c = rate / (depth * low**n)
+            for left, right in pairwise(w):
+                u_low, u_high = mp.sqrt(1 - high**depth * (1 - left**2)), mp.sqrt(1 - low**depth * (1 - right**2))
+                rest = 1 - left * u_low**n
+                W, U = right + c * rest * u_high**n, u_high + c * high**depth * rest * right * u_high ** (n - 1)
+                worst = max(worst, c * U**n * (U**n - 1 / W))
+                worst = max(worst, c * high**depth * W * (W - 1 / U)) if depth == 2 else worst
+        excess = float(balance.overshoot_ceiling(depth, pieces=12) - worst)
+    assert 0 <= excess < 1e-11  # about 50 roundings of 2e-16, times L - 1 for the powers
+
+
+def test_every_minimum_below_the_first_box_is_quiet():
+    """eta Psi < 1 for every mode that the bound admits with T below the first box, by sampling."""
+    rng = np.random.default_rng(1)
+    for depth in range(2, 9):
+        eta = 2 * np.sqrt(2) * 10 ** -rng.uniform(0, 3, 20_000) / depth
+        m = 10 ** -rng.uniform(0, 3, eta.size)
+        alpha = balance.scale_bound(eta, 1.0, depth)
+        end = balance.flow_limit(alpha, m, depth)
+        small = end.ratio ** (1 / depth) < balance._quiet_root(depth)
+        assert small.sum() > 100 and np.max((eta * end.sharpness)[small]) < 1
 
 
 def test_least_factor_bounds_a_run_from_below():

@@ -105,6 +105,25 @@ def test_the_ratio_separates_targets_that_can_from_targets_that_cannot(depth):
         assert bool((q > 2).any()) == can
 
 
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_the_most_that_can_oscillate_together_is_what_a_scan_of_the_rates_finds(depth):
+    rng, end = np.random.default_rng(depth), scalar.window(depth).period_four
+    for _ in range(20):
+        values = rng.uniform(5.0, 10.0, 6)
+        rates = np.linspace(1.9 / scalar.sharpness_at_minimum(10.0, depth), 2.6 / scalar.sharpness_at_minimum(5.0, depth), 20_000)
+        q = np.array([scalar.relative_rate(value, depth, rates) for value in values])
+        assert diagonal.most_together(values, depth) == ((q > 2) & (q < end)).sum(0).max()
+
+
+def test_the_largest_group_need_not_hold_the_largest_coordinate():
+    target, depth = np.array([10.0, 8.0, 7.6, 7.2]), 3
+    assert diagonal.most_together(target, depth) == 3
+    start = diagonal.initialise("unbalanced", depth=depth, width=4, scale=0.1)
+    rate = 2.45 / scalar.sharpness_at_minimum(8.0, depth)
+    run = diagonal.descend(start, target, rate, 4000, keep=64)
+    assert not run.diverged and diagonal.periods(run.coordinates)[1:].tolist() == [2, 2, 2]
+
+
 def test_more_than_two_coordinates_can_be_two_periodic_and_the_largest_need_not_be():
     target, depth = np.array([10.0, 9.9, 9.7, 9.5]), 3
     start = diagonal.initialise("unbalanced", depth=depth, width=4, scale=0.1)
@@ -158,6 +177,7 @@ def test_rates_and_starts_batch_like_single_runs_and_divergence_is_reported():
         (lambda: diagonal.spectrum_at_minimum((0.0,), depth=2, width=1, scale=0.1), "singular_values: got"),
         (lambda: diagonal.multipliers((1.0,), 1, 0.1), "depth: got 1"),
         (lambda: diagonal.together(1), "depth: got 1"),
+        (lambda: diagonal.most_together((1.0, -1.0), 3), "singular_values: got"),
         (lambda: diagonal.periods(np.ones((3, 2))), "values: got 3 states"),
     ],
 )

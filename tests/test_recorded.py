@@ -163,3 +163,9 @@ def test_settings_that_cannot_be_noted_leave_the_old_record(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         recorded.save(record, {"rates": np.ones(3)}, 1.0, {"x": np.ones(3)})
     assert recorded.load(record)["about"]["settings"] == {"seed": 0}
+
+
+def test_arrays_that_could_not_be_read_back_are_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="objects in .'y'., needs numbers"):
+        recorded.collect(tmp_path / "run.npz", {"a": lambda: {"x": np.zeros(1), "y": np.array([1, None])}})
+    assert not list((tmp_path / "run.parts").iterdir())

@@ -9,7 +9,8 @@ from eoslib import hessian, network, scalar
 
 depths = st.integers(2, 8)
 targets = st.floats(-3, 3).map(lambda x: 10.0**x)
-beyond = st.floats(-6, 1).map(lambda x: 2 + 10.0**x)  # q from just past the edge to 12
+beyond = st.floats(-6, 0.3).map(lambda x: 2 + 10.0**x)  # q from just past the edge to 3.995, before any divergence
+far_beyond = st.floats(-6, 1).map(lambda x: 2 + 10.0**x)  # to 12
 examples = settings(derandomize=True, deadline=None, max_examples=40)
 
 
@@ -52,6 +53,33 @@ def test_two_cycle_maps_onto_itself_inside_its_intervals(depth, target, q):
     assert c.low**depth < target < c.high**depth <= 4 / 3 * target * (1 + 1e-14)
 
 
+@examples
+@given(depth=depths, q=far_beyond)
+def test_the_branch_is_a_cycle_past_divergence_too(depth, q):
+    t = scalar.branch_parameter(q, depth)
+    _, low, high = scalar.branch(t, depth)
+    np.testing.assert_allclose(scalar.step(low, 1.0, depth, q / depth), high, rtol=2e-14)
+    np.testing.assert_allclose(scalar.step(high, 1.0, depth, q / depth), low, rtol=2e-14 * q, atol=2e-14 * q)
+    assert low**depth < 1 < high**depth <= 4 / 3 * (1 + 1e-14)
+    slopes = scalar.slope(low, 1.0, depth, q / depth) * scalar.slope(high, 1.0, depth, q / depth)
+    np.testing.assert_allclose(scalar.branch_multiplier(t, depth), slopes, rtol=1e-11, atol=1e-11 * q**2)
+
+
+@pytest.mark.parametrize("depth", range(2, 9))
+def test_past_divergence_there_is_no_answer(depth):
+    limit = scalar.window(depth).divergence
+    assert scalar.two_cycle(1.0, depth, (limit - 1e-6) / depth).multiplier < -1
+    for call in (scalar.two_cycle, scalar.sharpness_on_cycle, scalar.lyapunov):
+        with pytest.raises(ValueError, match=r"^learning_rate: got .* past divergence; .* needs eta S < \d"):
+            call(1.0, depth, np.array([2.2, limit + 1e-6]) / depth)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 5, 8, 16, 64])
+def test_divergence_comes_later_for_deeper_networks(depth):
+    # two_cycle looks for it only from q = 4 on
+    assert scalar.window(depth).divergence >= 4 - 1e-12
+
+
 @pytest.mark.parametrize("depth", [2, 3, 4, 5])
 @pytest.mark.parametrize("q", [2.02, 2.4, 3.0, 5.0])
 def test_two_cycle_is_the_only_positive_one(depth, q):
@@ -62,8 +90,8 @@ def test_two_cycle_is_the_only_positive_one(depth, q):
     roots = (again - u).roots()
     real = roots.real[(abs(roots.imag) < 1e-7) & (roots.real > 1e-3)]
     positive = np.unique(real[image(real) > 1e-3].round(6))
-    c = scalar.two_cycle(1.0, depth, q / depth)
-    np.testing.assert_allclose(positive, [c.low, 1.0, c.high], atol=2e-6)
+    _, low, high = scalar.branch(scalar.branch_parameter(q, depth), depth)
+    np.testing.assert_allclose(positive, [low, 1.0, high], atol=2e-6)
 
 
 @pytest.mark.parametrize("depth", range(2, 9))
@@ -173,7 +201,7 @@ def test_lyapunov_exponent_of_known_orbits():
 
 
 def test_arrays_and_floats_agree_and_float32_stays():
-    rates = np.array([2.1, 2.5, 6.0]) / 4
+    rates = np.array([2.1, 2.5, 4.5]) / 4
     many = scalar.two_cycle(1.0, 4, rates)
     for k, eta in enumerate(rates):
         one = scalar.two_cycle(1.0, 4, eta)
@@ -194,11 +222,12 @@ def test_arrays_and_floats_agree_and_float32_stays():
         (lambda: scalar.two_cycle(1.0, 2, np.inf), "learning_rate"),
         (lambda: scalar.two_cycle(1.0, 2, 1.0), "learning_rate"),  # exactly at the edge
         (lambda: scalar.two_cycle(1.0, 2, np.array([0.9, 1.2])), "learning_rate"),
+        (lambda: scalar.two_cycle(1.0, 2, 2.0), "learning_rate"),  # q = 4, where orbits diverge
         (lambda: scalar.sharpness_on_cycle(1.0, 2, 0.9), "learning_rate"),
         (lambda: scalar.branch(-0.1, 2), "t"),
         (lambda: scalar.branch_parameter(1.9, 2), "q"),
         (lambda: scalar.window(1), "depth"),
-        (lambda: scalar.lyapunov(1.0, 2, 2.0), "learning_rate"),  # q = 4, where orbits diverge
+        (lambda: scalar.lyapunov(1.0, 2, 2.0), "learning_rate"),  # likewise
         (lambda: scalar.lyapunov(1.0, 2, 1.2, start=9.0), "start"),
         (lambda: scalar.lyapunov(1.0, 2, 1.2, steps=0), "steps"),
     ],

@@ -14,7 +14,8 @@ few = settings(derandomize=True, deadline=None, max_examples=25)
 
 
 def orthogonal_factors(depth, width, rng):
-    return [np.linalg.qr(rng.standard_normal((width, width)))[0] for _ in range(depth + 1)]
+    # LAPACK's factor of a 2 x 2 matrix is a symmetric reflection, which cannot tell Q from its transpose
+    return [np.linalg.qr(rng.standard_normal((width, width)))[0] * rng.choice([-1, 1], width) for _ in range(depth + 1)]
 
 
 def aligned_network(values, target_values, rng):
@@ -176,6 +177,25 @@ def test_leaving_out_the_saddle_changes_nothing_else(depth, scale):
     gaps = [end[0] ** 2 - end[-1] ** 2 for end in ends]
     assert_allclose(network.product(ends[1][:, None, None]), m, rtol=1e-12)
     assert_allclose(gaps[1], gaps[0], rtol=4 / ((depth - 2) ** 2 * 300))
+
+
+def test_leave_saddle_stays_below_half_the_layer_value():
+    W = escape.leave_saddle(0.5, 4, 0.01, 1.0, remaining=1)  # 1 / sqrt(2 * 0.5) is beyond the target
+    assert_allclose(W[:3, 0, 0], 0.5**0.25 / 2, rtol=1e-14)
+    assert np.array_equal(
+        escape.leave_saddle(0.5, 3, 0.01, 1.0), network.initialise("unbalanced", depth=3, width=1, scale=0.01)
+    )
+
+
+def test_reversed_residuals_keep_the_spectrum_of_the_pairs():
+    """Only the blocks (i, i) feel the sign; for one mode, two layers, the Hessian is [[b^2, ab + R], [ab + R, a^2]]."""
+    a, b, m = 0.7, 0.4, 1.5
+    both = [np.linalg.eigvalsh([[b**2, a * b + R], [a * b + R, a**2]]) for R in (a * b - m, m - a * b)]
+    assert_allclose(hessian.spectrum_aligned([[a], [b]], (m,))[::-1], both[0], atol=1e-15)
+    s = np.random.default_rng(0).standard_normal((3, 4))
+    sigma = np.array([3.0, 2.0, 1.0, 0.5])
+    here, there = hessian.spectrum_aligned(s, sigma), hessian.spectrum_aligned(s, 2 * s.prod(axis=0) - sigma)
+    assert np.sum(np.abs(here[:, None] - there).min(axis=1) < 1e-12) == 3 * 4 * 3
 
 
 @pytest.mark.parametrize(
