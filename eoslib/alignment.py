@@ -232,7 +232,7 @@ def distance_from_imbalance(W, C, rank) -> np.ndarray:
     W : (..., L, d, d) array
         L at least 2.
     C : (..., L - 1, d, d) array
-        Imbalance, of these weights or (under gradient flow) of the start.
+        Imbalance, of these weights or (under gradient flow) of the start; the prediction is first order in it.
     rank : int
         r, at most d; the r leading singular values of each layer must differ from all others.
 
@@ -243,7 +243,7 @@ def distance_from_imbalance(W, C, rank) -> np.ndarray:
     Raises
     ------
     ValueError
-        On a wrong shape, or if the leading singular values of a layer coincide.
+        On a wrong shape of W or C, or if the leading singular values of a layer coincide.
 
     Examples
     --------
@@ -251,7 +251,9 @@ def distance_from_imbalance(W, C, rank) -> np.ndarray:
     >>> distance_from_imbalance(W, imbalance(W), 2).round(6).tolist(), subspace_distance(W, 2).round(6).tolist()
     ([0.001414], [0.001414])
     """
-    W, rank = _several(W), _rank(rank, W)
+    W, rank, C = _several(W), _rank(rank, W), validate.real("C", C)
+    if C.shape[-3:] != (W.shape[-3] - 1, *W.shape[-2:]):
+        raise ValueError(f"C: got shape {C.shape}, needs (..., {W.shape[-3] - 1}, {W.shape[-2]}, {W.shape[-1]})")
     U, s, _ = np.linalg.svd(W[..., :-1, :, :])
     s2 = s * s
     gaps = s2[..., None, :rank] - s2[..., :, None]  # (..., d, rank): s_j^2 - s_i^2
@@ -407,4 +409,6 @@ def _signs(x):
 
 def _distinct(name, gaps, squares):
     if gaps.min() <= 1e-12 * squares.max():
-        raise ValueError(f"{name}: got coinciding singular values, needs distinct ones: their singular vectors are arbitrary")
+        raise ValueError(
+            f"{name}: got coinciding singular values, needs distinct ones: their singular vectors are arbitrary"
+        )

@@ -265,7 +265,7 @@ class Landmarks:
 
 
 def landmarks(depth) -> Landmarks:
-    """Landmarks of the one-mode map of one depth, each a root of a polynomial (or of two, for the three-cycle).
+    """Landmarks of the one-mode map of one depth, each a root of a polynomial, or of two (the three-cycle; divergence at odd depth).
 
     Raises
     ------

@@ -3,8 +3,8 @@ r"""Recorded run: the bifurcation diagram of the paper's first figure, by full-m
 A 5 x 5 target of rank 3 with singular values 10, 6, 3, three layers, the one-zero start with scale 0.01 (the paper gives
 neither start nor scale for this figure), 1401 learning rates, 20 000 steps each, of which the last 48 are kept. Three
 families: ``full`` (random singular vectors, float64), ``aligned`` (the same target made exactly diagonal, float64, which is
-what exact arithmetic would do with the first), ``single`` (the first in float32, the paper's own precision; only when it diverged
-and how far it rotated).
+what exact arithmetic would do with the first), ``single`` (the first in float32; only when it diverged and how far
+it rotated).
 
     python recorded/full_matrix_bifurcation.py          # about a minute; can be interrupted and started again
 

@@ -45,7 +45,9 @@ def test_every_measure_sees_a_rotation_of_known_size():
     # [diag(4, 2.25), R diag(4, 2.25) R^T] has two entries of size (4 - 2.25)^2 sin(2 angle) / 2
     assert_allclose(alignment.commutator(W), [np.sqrt(2) * 1.75**2 * np.sin(2 * angle) / 2, 0], atol=1e-13)
     # turned entries: (2 - 1.5) sin is wrong, the larger of 2 sin and 1.5 sin is right
-    assert_allclose(alignment.off_diagonal(alignment.coordinates(W, t.left, t.right, Q)), [0, 2 * np.sin(angle), 0], atol=1e-13)
+    assert_allclose(
+        alignment.off_diagonal(alignment.coordinates(W, t.left, t.right, Q)), [0, 2 * np.sin(angle), 0], atol=1e-13
+    )
 
 
 def test_printed_distance_depends_on_signs_and_ours_does_not():
@@ -74,7 +76,7 @@ def test_orthogonal_start_is_the_identity_start_in_other_frames(depth):
 def test_velocity_of_singular_vectors_is_the_finite_difference():
     rng = np.random.default_rng(3)
     W, dW, h = rng.standard_normal((5, 4)), rng.standard_normal((5, 4)), 1e-5
-    (U, s, V), (dU, ds, dV) = alignment.singular_vector_velocity(W, dW)
+    (U, _, _), (dU, ds, dV) = alignment.singular_vector_velocity(W, dW)
 
     def at(shift):
         u, x, v = np.linalg.svd(W + shift * dW, full_matrices=False)
@@ -120,10 +122,32 @@ def test_first_order_distance_has_a_second_order_error():
     errors = []
     for size in (1e-3, 1e-4):
         X = W + size * bend
-        found, first = alignment.subspace_distance(X, 2), alignment.distance_from_imbalance(X, alignment.imbalance(X), 2)
+        found, first = (
+            alignment.subspace_distance(X, 2),
+            alignment.distance_from_imbalance(X, alignment.imbalance(X), 2),
+        )
         errors.append(np.abs(found / first - 1))
     assert_array_less(errors[1], 1e-2)
     assert_array_less(errors[1], errors[0] / 3)  # the relative error falls in proportion to the bend
+
+
+def test_one_mode_is_lost_at_second_order():
+    """With one leading vector only the loss to the others remains: 1 - cos(a) for an angle a."""
+    a = 0.01
+    turn = np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    W = np.stack([np.diag([2.0, 1.0]), np.diag([2.0, 1.0]) @ turn.T])
+    first = alignment.distance_from_imbalance(W, alignment.imbalance(W), 1)
+    assert_allclose(alignment.subspace_distance(W, 1), 1 - np.cos(a), rtol=1e-9)
+    assert_allclose(first, a**2 / 2, rtol=1e-3)  # next order: a^2 = 1e-4, times a number of order 1
+
+
+def test_angles_count_what_leaves_the_leading_vectors():
+    a = 0.3
+    turn = np.eye(3)
+    turn[::2, ::2] = [[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]]  # mode 1 leans towards mode 3
+    P = np.diag([3.0, 2.0, 1.0]) @ turn.T
+    for by in ("mode", "order"):
+        assert_allclose(alignment.angles(P, np.eye(3), 2, by=by), [a, 0], atol=1e-14)
 
 
 def test_batches_give_what_single_networks_give():
@@ -148,10 +172,17 @@ def test_batches_give_what_single_networks_give():
         (lambda: alignment.subspace_distance(np.ones((2, 2, 2)), 3), "rank: got 3"),
         (lambda: alignment.angles(np.eye(2), np.eye(3), 1), "vectors: got shape"),
         (lambda: alignment.angles(np.eye(2), np.eye(2), 1, by="size"), "by: got 'size'"),
-        (lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), np.eye(2), np.ones((2, 2, 2))), "frames: got shape"),
+        (
+            lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), np.eye(2), np.ones((2, 2, 2))),
+            "frames: got shape",
+        ),
         (lambda: alignment.frames(np.ones((2, 2, 2))), "layer 1"),
         (lambda: alignment.frames(np.ones((1, 2, 2, 2))), "one network"),
         (lambda: alignment.distance_from_imbalance(np.stack([np.eye(2)] * 2), np.zeros((1, 2, 2)), 1), "coinciding"),
+        (
+            lambda: alignment.distance_from_imbalance(np.stack([np.diag([2.0, 1])] * 2), np.zeros((2, 2)), 1),
+            "C: got shape",
+        ),
         (lambda: alignment.singular_vector_velocity(np.eye(2), np.eye(2)), "coinciding"),
         (lambda: alignment.singular_vector_velocity(np.zeros((2, 2)), np.eye(2)), "zero matrix"),
         (lambda: alignment.singular_vector_velocity(np.diag([1.0, 0.0]), np.eye(2)), "raise the rank"),

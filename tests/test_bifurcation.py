@@ -9,8 +9,9 @@ import pytest
 import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 
-from eoslib import bifurcation, network, scalar
+from eoslib import bifurcation, network, scalar, transverse
 
 DEPTHS = range(2, 9)
 RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "full_matrix_bifurcation.py"
@@ -129,6 +130,24 @@ def test_lyapunov_exponents_of_known_orbits():
     np.testing.assert_allclose(s.lyapunov, expected, atol=0.02)  # 1/sqrt(13000) for the chaotic one
 
 
+def test_lyapunov_exponents_against_scalar():
+    q = np.array([1.7, 2.3, 2.55, 3.2])  # rest, two-cycle, four-cycle, chaos
+    mine = bifurcation.scan(3, q, steps=30000).lyapunov
+    np.testing.assert_allclose(mine[:3], scalar.lyapunov(1.0, 3, q / 3, steps=10000)[:3], atol=1e-3)  # end effects, 1/steps
+    assert mine[3] == pytest.approx(scalar.lyapunov(1.0, 3, q[3] / 3, steps=20000), abs=0.02)  # two stretches of chaos
+
+
+@pytest.mark.parametrize("depth", (3, 5))
+def test_past_the_sign_change_a_mixed_cycle_can_attract_beside_the_saddle(depth):
+    m = bifurcation.landmarks(depth)
+    zero, top = bifurcation.zero_hit(depth), bifurcation.overshoot(m.divergence, depth)
+    r = brentq(lambda x: bifurcation.critical_orbit(x, depth, 3)[-1] - 1, zero, top)  # from 0 to the outer cycle: passes 1
+    c = (((depth - 1) * r - (depth - 2)) / ((2 * depth - 1) * r - 2 * (depth - 1))) ** (1 / depth)
+    scans = [bifurcation.scan(depth, [bifurcation.rate(r, depth)], steps=5000, keep=48, start=c + x) for x in (0, 1e-4, 0.01)]
+    assert [int(bifurcation.period(s.orbits)[0]) for s in scans[:2]] == [3, 3]
+    assert scans[1].orbits.min() < -0.5 and scans[2].fate[0] == "saddle"
+
+
 def test_balance_exponent_on_the_two_cycle():
     c = scalar.two_cycle(1.0, 4, 2.3 / 4)
     z = c.high / c.low
@@ -169,6 +188,26 @@ def test_pair_step_against_the_hessian_of_matrices(depth):
         predicted = bifurcation.pair_step([u], [q], ratio, depth)[sector, 0] @ x
         np.testing.assert_allclose(image[:, 0, 1], predicted, atol=1e-13)
         np.testing.assert_allclose(image[:, 1, 0], sign * predicted[::-1], atol=1e-13)
+
+
+@pytest.mark.parametrize("depth", range(2, 9))
+def test_pair_step_against_the_sectors_of_transverse(depth):
+    u, ratio, q = 1.13, 0.7, 2.6
+    for sector, sign in enumerate((1, -1)):
+        hessian = transverse.sector_hessian(u, ratio ** (1 / depth), (1.0, ratio), depth, sign)
+        np.testing.assert_allclose(bifurcation.pair_step([u], [q], ratio, depth)[sector, 0], np.eye(depth) - q / depth * hessian, atol=1e-14)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_pair_limit_separates_survival_from_loss(depth):
+    c = scalar.two_cycle(1.0, depth, scalar.window(depth).period_four / depth)
+    limit = bifurcation.pair_limit(depth, c.q, [c.low, c.high])
+    ratios = np.linspace(0.02, 0.98, 97)
+    size = []
+    for ratio in ratios:
+        one, two = np.moveaxis(bifurcation.pair_step([c.low, c.high], c.q, ratio, depth), 1, 0)
+        size.append(np.abs(np.linalg.eigvals(two @ one)).max())
+    np.testing.assert_array_equal(np.array(size) > 1 + 1e-6, ratios > limit)
 
 
 def test_rotation_grows_at_the_pair_exponent_in_the_matrices():

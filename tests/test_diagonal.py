@@ -110,7 +110,9 @@ def test_the_most_that_can_oscillate_together_is_what_a_scan_of_the_rates_finds(
     rng, end = np.random.default_rng(depth), scalar.window(depth).period_four
     for _ in range(20):
         values = rng.uniform(5.0, 10.0, 6)
-        rates = np.linspace(1.9 / scalar.sharpness_at_minimum(10.0, depth), 2.6 / scalar.sharpness_at_minimum(5.0, depth), 20_000)
+        rates = np.linspace(
+            1.9 / scalar.sharpness_at_minimum(10.0, depth), 2.6 / scalar.sharpness_at_minimum(5.0, depth), 20_000
+        )
         q = np.array([scalar.relative_rate(value, depth, rates) for value in values])
         assert diagonal.most_together(values, depth) == ((q > 2) & (q < end)).sum(0).max()
 

@@ -50,7 +50,7 @@ def test_a_run_survives_a_kill_that_nothing_can_catch(tmp_path):
         "jobs = {'a': lambda: {'x': np.arange(2)}, 'b': lambda: os.kill(os.getpid(), signal.SIGKILL)}\n"
         "recorded.collect(pathlib.Path(sys.argv[1]), jobs)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", script, str(record)], capture_output=True)
+    ended = subprocess.run([sys.executable, "-c", script, str(record)], capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL
     parts = recorded.collect(record, {"a": job("a", done), "b": job("b", done)})
     assert done == ["b"] and parts["a"]["x"].tolist() == [0, 1]
@@ -131,7 +131,12 @@ def test_the_bar_fills(tmp_path, capsys):
     frames = err.strip().split("\r")
     assert [frame.count("#") for frame in frames] == [0, 10, 20, 30]
     assert all(frame.index("]") == 31 for frame in frames)
-    assert [frame.split("]")[1].split() for frame in frames] == [["0/3", "a"], ["1/3", "b"], ["2/3", "c"], ["3/3", "done"]]
+    assert [frame.split("]")[1].split() for frame in frames] == [
+        ["0/3", "a"],
+        ["1/3", "b"],
+        ["2/3", "c"],
+        ["3/3", "done"],
+    ]
 
 
 def test_a_run_without_jobs_is_done(tmp_path, capsys):

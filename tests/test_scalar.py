@@ -150,6 +150,13 @@ def test_windows_are_where_orbits_change_their_period(depth):
 
 
 @pytest.mark.parametrize("depth", range(2, 9))
+def test_doublings_reach_chaos_at_the_universal_ratio(depth):
+    left = scalar.window(depth).chaos - np.array(scalar._superstable(depth, 10))
+    # Feigenbaum's constant 4.669201609; an error of 1e-11 in the limit would change the last ratio by 1e-4
+    np.testing.assert_allclose(left[-4:-1] / left[-3:], 4.669201609, atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", range(2, 9))
 def test_sign_change_and_divergence_are_where_orbits_do_so(depth):
     w = scalar.window(depth)
     starts = np.linspace(0.05, 1.0, 400)  # at or below the minimum, so that the first step stays positive
