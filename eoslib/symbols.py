@@ -69,7 +69,7 @@ def network_symbols(depth: int, width: int, name: str = "w") -> list:
     >>> network_symbols(2, 1)
     [Matrix([[w1_11]]), Matrix([[w2_11]])]
     """
-    return [
-        sp.Matrix(width, width, lambda i, j: sp.Symbol(f"{name}{layer}_{i + 1}{j + 1}", real=True))
-        for layer in range(1, depth + 1)
-    ]
+    def entry(layer):
+        return lambda i, j: sp.Symbol(f"{name}{layer}_{i + 1}{j + 1}", real=True)
+
+    return [sp.Matrix(width, width, entry(layer)) for layer in range(1, depth + 1)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 
 import mpmath as mp
@@ -168,6 +169,27 @@ def test_overshoot_ceiling_is_rounded_outward(depth):
                 worst = max(worst, c * high**depth * W * (W - 1 / U)) if depth == 2 else worst
         excess = float(balance.overshoot_ceiling(depth, pieces=12) - worst)
     assert 0 <= excess < 1e-11  # about 50 roundings of 2e-16, times L - 1 for the powers
+
+
+def test_powers_enclose_the_exact_ones():
+    base = np.random.default_rng(0).uniform(0.1, 2, 200)
+    for exponent in range(1, 8):
+        below, above = balance._power(base, exponent, balance._down), balance._power(base, exponent, balance._up)
+        for b, low, high in zip(base.tolist(), below.tolist(), above.tolist()):
+            exact = Fraction(b) ** exponent
+            assert Fraction(low) <= exact <= Fraction(high) and (exponent == 1 or low < high)
+            assert exponent == 1 or exact - Fraction(low) > 0 < Fraction(high) - exact
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5, 8])
+def test_largest_rate_is_an_upper_bound_and_tight(depth):
+    """Against the maximum over all ratios of targets, by brute force on a fine grid."""
+    r = np.linspace(1e-4, 1, 20_001)
+    for root in np.linspace(balance._quiet_root(depth), 1, 40):
+        d2 = ((1 - root**depth) / root) ** 2
+        best = 2 * np.sqrt(2) * np.max(r ** ((depth - 1) / 2) * np.exp(-depth * d2 * r / 2))
+        # a grid step of 5e-5 beside a smooth maximum costs its square, about (5e-5 / 0.1)^2
+        assert best * (1 - 1e-14) <= balance._largest_rate(root, depth) <= best * (1 + 1e-6)
 
 
 def test_every_minimum_below_the_first_box_is_quiet():

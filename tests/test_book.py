@@ -28,7 +28,7 @@ kernelspec:
 ---
 """
 VERDICTS = re.compile(r"(proved|proved for \$?L = \d[\d, …-]*\$?|confirmed|corrected|refuted|reproduced|differs|not checked)")
-STATEMENTS = "definition lemma proposition theorem corollary observation conjecture".split()
+STATEMENTS = ("definition", "lemma", "proposition", "theorem", "corollary", "observation", "conjecture")
 PREFIXES = ("def-", "lem-", "prop-", "thm-", "cor-", "obs-", "conj-")
 FIGURES_OF_THE_PAPER = 23
 
@@ -133,7 +133,7 @@ def figure_problems(cells):
 
 def labels_in(prose):
     """Labels of all prf statements on a page."""
-    pattern = r"\{prf:(?:%s)\}[^\n]*\n:label: ([\w-]+)" % "|".join(STATEMENTS)
+    pattern = rf"\{{prf:(?:{'|'.join(STATEMENTS)})\}}[^\n]*\n:label: ([\w-]+)"
     return re.findall(pattern, prose)
 
 
@@ -181,9 +181,16 @@ def rows(page, columns):
     return [r for r in split if len(r) == columns and not set(r[0]) <= set("-: ")]
 
 
+def label_of(row):
+    """Label in the second column of a ledger row: its name in words, then the label that the words come from."""
+    name, label = re.fullmatch(r"\{prf:ref\}`([\w ]+) <([\w-]+)>`", row[1]).groups()
+    assert name == label.split("-", 1)[1].replace("-", " "), row
+    return label
+
+
 def test_ledger_and_chapters_name_the_same_statements():
     entries = [row for row in rows("ledger", 5) if row[0] != "paper"]
-    ledger = [re.fullmatch(r"\{prf:ref\}`([\w-]+)`", row[1])[1] for row in entries]
+    ledger = [label_of(row) for row in entries]
     chapters = [label for path in NOTEBOOKS for label in labels_in(path.read_text(encoding="utf8"))]
     assert len(set(ledger)) == len(ledger) and len(set(chapters)) == len(chapters)
     assert sorted(ledger) == sorted(chapters)
@@ -195,7 +202,7 @@ def test_ledger_rows_have_a_verdict_and_point_at_a_check():
     for row in rows("ledger", 5):
         if row[0] == "paper":
             continue
-        label = re.search(r"`([\w-]+)`", row[1])[1]
+        label = label_of(row)
         assert VERDICTS.fullmatch(row[2]), row
         assert len(row[3].split()) >= 3, row
         assert re.fullmatch(r"\[[^\]]+\]\(#check-[\w-]+\)", row[4]), row

@@ -8,9 +8,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recorded"))
 
-import rounding_seeded_onset as onset  # noqa: E402
+import rounding_seeded_onset as onset
 
-from eoslib import recorded  # noqa: E402
+from eoslib import recorded
 
 
 @pytest.fixture(scope="module")
