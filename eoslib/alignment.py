@@ -15,7 +15,7 @@ import numpy as np
 from . import validate
 
 
-def subspace_distance(W, rank, *, signed=False) -> np.ndarray:
+def subspace_distance(W: np.ndarray, rank: int, *, signed: bool = False) -> np.ndarray:
     r"""Distance of the leading singular vectors of neighbouring layers (equation 11 of the paper).
 
     :math:`\lVert U_{\ell-1,r}^\top V_{\ell,r} - I_r \rVert_F` for :math:`\ell = 2, \ldots, L`. A singular vector is defined
@@ -53,7 +53,7 @@ def subspace_distance(W, rank, *, signed=False) -> np.ndarray:
     return np.linalg.norm(overlap - np.eye(rank), axis=(-2, -1))
 
 
-def angles(P, vectors, rank, *, by="mode") -> np.ndarray:
+def angles(P: np.ndarray, vectors: np.ndarray, rank: int, *, by: str = "mode") -> np.ndarray:
     r"""Angles between the right singular vectors of a matrix and given ones, in radians, 0 to :math:`\pi/2`.
 
     The angle comes from the part of the vector outside the given direction, so it is accurate down to rounding
@@ -104,7 +104,7 @@ def angles(P, vectors, rank, *, by="mode") -> np.ndarray:
     return np.arctan2(np.linalg.norm(outside, axis=-1), along)
 
 
-def coordinates(W, left, right, frames=None) -> np.ndarray:
+def coordinates(W: np.ndarray, left: np.ndarray, right: np.ndarray, frames: np.ndarray | None = None) -> np.ndarray:
     r"""Weights in the target's basis: :math:`Q_{\ell+1}^\top W_\ell Q_\ell` with :math:`Q_1 = V_\star`, :math:`Q_{L+1} = U_\star`.
 
     Parameters
@@ -139,7 +139,7 @@ def coordinates(W, left, right, frames=None) -> np.ndarray:
     return Q[1:].mT @ W @ Q[:-1]
 
 
-def off_diagonal(D) -> np.ndarray:
+def off_diagonal(D: np.ndarray) -> np.ndarray:
     """Largest absolute off-diagonal entry of each matrix of a stack.
 
     Parameters
@@ -159,7 +159,7 @@ def off_diagonal(D) -> np.ndarray:
     return np.abs(np.where(np.eye(D.shape[-1], dtype=bool), 0, D)).max(axis=(-2, -1))
 
 
-def commutator(W) -> np.ndarray:
+def commutator(W: np.ndarray) -> np.ndarray:
     r"""Misalignment of neighbouring layers, :math:`\lVert [W_\ell W_\ell^\top, W_{\ell+1}^\top W_{\ell+1}] \rVert_F`.
 
     Zero if and only if the two layers have a common choice of inner singular vectors; it asks for no decomposition, so
@@ -191,7 +191,7 @@ def commutator(W) -> np.ndarray:
     return np.linalg.norm(A @ B - B @ A, axis=(-2, -1))
 
 
-def imbalance(W) -> np.ndarray:
+def imbalance(W: np.ndarray) -> np.ndarray:
     r"""Imbalance matrices :math:`C_\ell = W_{\ell+1}^\top W_{\ell+1} - W_\ell W_\ell^\top`, conserved by gradient flow.
 
     Under gradient descent :math:`C_\ell` changes by exactly :math:`\eta^2 (G_{\ell+1}^\top G_{\ell+1} - G_\ell G_\ell^\top)`.
@@ -220,7 +220,7 @@ def imbalance(W) -> np.ndarray:
     return into.mT @ into - out @ out.mT
 
 
-def distance_from_imbalance(W, C, rank) -> np.ndarray:
+def distance_from_imbalance(W: np.ndarray, C: np.ndarray, rank: int) -> np.ndarray:
     r"""First-order prediction of `subspace_distance` from the imbalance.
 
     Since :math:`W_{\ell+1}^\top W_{\ell+1} = W_\ell W_\ell^\top + C_\ell`, vector j of the next layer leans towards vector i of
@@ -265,7 +265,7 @@ def distance_from_imbalance(W, C, rank) -> np.ndarray:
     return np.sqrt((inside**2).sum(axis=(-2, -1)) + (lost**2).sum(axis=-1))
 
 
-def singular_vector_velocity(W, velocity):
+def singular_vector_velocity(W: np.ndarray, velocity: np.ndarray) -> tuple[tuple, tuple]:
     r"""Time derivatives of a compact singular value decomposition (equations 21 to 23 of the paper, corrected).
 
     With :math:`X = U^\top \dot W V` and :math:`H_{ij} = 1/(s_j^2 - s_i^2)`, zero on the diagonal,
@@ -319,7 +319,7 @@ def singular_vector_velocity(W, velocity):
     return (U, s, V), (dU, np.diag(X).copy(), dV)
 
 
-def frames(W) -> np.ndarray:
+def frames(W: np.ndarray) -> np.ndarray:
     r"""Orthogonal frames :math:`R_\ell = P_\ell \cdots P_1` of layers that are positive multiples of orthogonal matrices.
 
     In these frames the start :math:`W_\ell = \alpha P_\ell`, :math:`\ell < L` (equation 7 of the paper) is the start
@@ -358,7 +358,7 @@ def frames(W) -> np.ndarray:
     return np.stack(found)
 
 
-def rotate(W, R) -> np.ndarray:
+def rotate(W: np.ndarray, R: np.ndarray) -> np.ndarray:
     r"""Change of frames between layers: :math:`W_\ell \mapsto R_\ell^\top W_\ell R_{\ell-1}`, with :math:`R_0 = R_L = I`.
 
     The product, the loss and the gradient descent dynamics do not notice it.

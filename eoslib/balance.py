@@ -19,6 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 from mpmath import iv
+from numpy.typing import ArrayLike
 from scipy.special import hyp2f1
 
 from . import validate
@@ -37,7 +38,7 @@ class FlowLimit:
     sharpness: np.ndarray  # Psi, largest eigenvalue of the Hessian there
 
 
-def gaps(values) -> np.ndarray:
+def gaps(values: ArrayLike) -> np.ndarray:
     r"""Gaps :math:`\sigma_L^2 - \sigma_\ell^2` between the last layer and each other one.
 
     Parameters
@@ -63,7 +64,7 @@ def gaps(values) -> np.ndarray:
     return values[..., -1:, :] ** 2 - values[..., :-1, :] ** 2
 
 
-def gap_factors(values, target, learning_rate) -> np.ndarray:
+def gap_factors(values: ArrayLike, target: ArrayLike, learning_rate: ArrayLike) -> np.ndarray:
     r"""Exact factor :math:`1 - \eta^2 (\pi - m)^2 p_\ell^2` by which one step multiplies each gap of `gaps`.
 
     :math:`\pi` is the product of all layers of the mode and :math:`p_\ell` that of all layers but the last and the
@@ -107,7 +108,7 @@ def gap_factors(values, target, learning_rate) -> np.ndarray:
     return 1 - (rate * residual * rest) ** 2
 
 
-def flow_limit(scale, target, depth) -> FlowLimit:
+def flow_limit(scale: ArrayLike, target: ArrayLike, depth: int) -> FlowLimit:
     r"""End of gradient flow from :math:`x = 0`, :math:`y = \alpha`.
 
     There :math:`x y^{L-1} = m` and :math:`y^2 - x^2 = \alpha^2`.
@@ -159,7 +160,7 @@ def flow_limit(scale, target, depth) -> FlowLimit:
     return FlowLimit(size * v ** (-(depth - 1) / 2), size * np.sqrt(v), ratio, sharpness)
 
 
-def flow_sharpness(scale, target, depth) -> np.ndarray:
+def flow_sharpness(scale: ArrayLike, target: ArrayLike, depth: int) -> np.ndarray:
     r"""Sharpness :math:`\Psi(\alpha)` of the minimum that gradient flow reaches (paper: Definition 3 and Lemma 5).
 
     .. math::
@@ -198,7 +199,7 @@ def flow_sharpness(scale, target, depth) -> np.ndarray:
     return flow_limit(scale, target, depth).sharpness
 
 
-def sharpness_slope(scale, target, depth) -> np.ndarray:
+def sharpness_slope(scale: ArrayLike, target: ArrayLike, depth: int) -> np.ndarray:
     r"""Derivative :math:`G(\alpha) = \Psi'(\alpha)`, always positive.
 
     .. math:: G(\alpha) = \frac{2(L-1)}{\alpha}\, \Psi(\alpha) \Bigl(\frac{1-T}{1+(L-1)T}\Bigr)^2
@@ -216,7 +217,7 @@ def sharpness_slope(scale, target, depth) -> np.ndarray:
     return 2 * (depth - 1) / np.asarray(scale, dtype=float) * end.sharpness * _contrast(end.ratio, depth) ** 2
 
 
-def growth(scale, target, depth) -> np.ndarray:
+def growth(scale: ArrayLike, target: ArrayLike, depth: int) -> np.ndarray:
     r"""The paper's :math:`P(\alpha) = \frac{d \ln \Psi}{d\alpha}\,\alpha^{-3} = \frac{2(L-1)}{(y^2 + (L-1)x^2)^2}`.
 
     Parameters and errors as `flow_sharpness`.
@@ -232,7 +233,7 @@ def growth(scale, target, depth) -> np.ndarray:
     return 2 * (depth - 1) / (end.others**2 + (depth - 1) * end.last**2) ** 2
 
 
-def critical_scale(target, depth) -> np.ndarray:
+def critical_scale(target: ArrayLike, depth: int) -> np.ndarray:
     r"""Where `growth` has its one maximum: :math:`\alpha_{crit} = m^{1/L} \sqrt{L(L-2)}\,(L-1)^{-(L-1)/L}`.
 
     There :math:`T = (L-1)^{-2}`.
@@ -259,7 +260,7 @@ def critical_scale(target, depth) -> np.ndarray:
     return target ** (1 / depth) * np.sqrt(depth * (depth - 2)) * (depth - 1) ** (-(depth - 1) / depth)
 
 
-def growth_constant(depth) -> float:
+def growth_constant(depth: int) -> float:
     r"""The paper's :math:`g(L) = \tfrac12 m^{4/L} \max_\alpha P(\alpha)`, which is :math:`(L-1)^{3-4/L}/L^2 \le L`.
 
     Examples
@@ -271,7 +272,7 @@ def growth_constant(depth) -> float:
     return (depth - 1) ** (3 - 4 / depth) / depth**2
 
 
-def scale_bound(learning_rate, target, depth, *, form="simple") -> np.ndarray:
+def scale_bound(learning_rate: ArrayLike, target: ArrayLike, depth: int, *, form: str = "simple") -> np.ndarray:
     r"""Largest :math:`\alpha` that a bound allows, so that :math:`\eta \Psi(\alpha) \le 2\sqrt2`.
 
     With :math:`\Lambda = \ln\bigl(2\sqrt2/(\eta L m^{2-2/L})\bigr)`, :math:`\alpha^4/m^{4/L}` may be
@@ -325,7 +326,7 @@ def scale_bound(learning_rate, target, depth, *, form="simple") -> np.ndarray:
     return target ** (1 / depth) * (room / constant) ** 0.25
 
 
-def least_factor(scale, learning_rate, singular_values, depth) -> np.ndarray:
+def least_factor(scale: ArrayLike, learning_rate: ArrayLike, singular_values: ArrayLike, depth: int) -> np.ndarray:
     r"""Least factor that any step can apply to the gap of each mode, if the corrected balancing lemma applies.
 
     While :math:`\pi \le m` a step multiplies the gap by at least :math:`1 - k^2/(4(L-1))` with
@@ -373,7 +374,7 @@ def least_factor(scale, learning_rate, singular_values, depth) -> np.ndarray:
     return 1 - np.maximum(k**2 / (4 * (depth - 1)), np.where(k > 1, overshoot_ceiling(depth), 0.0) ** 2)
 
 
-def cycle_factor(ratio) -> np.ndarray:
+def cycle_factor(ratio: ArrayLike) -> np.ndarray:
     r"""Factor :math:`5 - 2(z + 1/z)` of a vanishing gap over one period of a two-cycle, :math:`z = \rho_2/\rho_1`.
 
     Its size is below 1 for :math:`1 < z < (3 + \sqrt5)/2`.
@@ -392,7 +393,7 @@ def cycle_factor(ratio) -> np.ndarray:
     return 5 - 2 * (z + 1 / z)
 
 
-def frozen_fraction(scale, target, depth, learning_rate) -> np.ndarray:
+def frozen_fraction(scale: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np.ndarray:
     r"""Part of its first gap that a converging mode keeps for ever, to first order in :math:`\eta`.
 
     .. math::
@@ -429,7 +430,7 @@ def frozen_fraction(scale, target, depth, learning_rate) -> np.ndarray:
     return np.exp(-rate * (target * first - second))
 
 
-def overshoot_ceiling(depth, *, pieces=400) -> float:
+def overshoot_ceiling(depth: int, *, pieces: int = 400) -> float:
     r"""Upper bound, by interval arithmetic, on how far a layer is pulled back after a step across the minimum.
 
     A step from :math:`x y^{L-1} \le m` may land at :math:`x' y'^{L-1} > m`; the next step keeps both layers positive

@@ -16,10 +16,13 @@ second route that shares no code with it: other coordinates, extended precision,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mpmath
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq, fsolve
 
 from . import descent, hessian, network, validate
@@ -31,7 +34,7 @@ FAR = 3.0
 # ---------------------------------------------------------------------------------------------------------------------
 # The map in units of its critical point
 # ---------------------------------------------------------------------------------------------------------------------
-def rate(overshoot, depth):
+def rate(overshoot: Any, depth: int) -> Any:
     r"""Learning rate ``q = eta S`` whose map has the overshoot r: :math:`q = D\,(D/E)^{1-2/L}`, increasing from q(1) = 1.
 
     Takes floats, arrays and mpmath numbers.
@@ -56,7 +59,7 @@ def rate(overshoot, depth):
     return D * (D / E) ** power
 
 
-def overshoot(q, depth) -> float:
+def overshoot(q: float, depth: int) -> float:
     """Inverse of `rate`: the overshoot of the map at one learning rate q >= 1.
 
     Examples
@@ -71,7 +74,7 @@ def overshoot(q, depth) -> float:
     return brentq(lambda r: rate(r, depth) - q, 1.0, 1.0 + q, xtol=1e-15, rtol=1e-15)
 
 
-def critical_orbit(overshoot, depth, steps):
+def critical_orbit(overshoot: Any, depth: int, steps: int) -> list:
     """First `steps` images of the critical point, in its own units: ``[r, w_2, ..., w_steps]``.
 
     Takes floats, arrays, mpmath and SymPy numbers.
@@ -112,7 +115,7 @@ def _return(r, depth, period):
 # ---------------------------------------------------------------------------------------------------------------------
 # Superstable cycles and Feigenbaum's constant
 # ---------------------------------------------------------------------------------------------------------------------
-def superstable(depth, period, near, *, digits=30):
+def superstable(depth: int, period: int, near: float, *, digits: int = 30) -> Any:
     r"""Overshoot at which the critical point lies on a cycle of the given period, by Newton's method from `near`.
 
     Parameters
@@ -158,7 +161,7 @@ def superstable(depth, period, near, *, digits=30):
         return r
 
 
-def cascade(depth, doublings, *, digits=30):
+def cascade(depth: int, doublings: int, *, digits: int = 30) -> list:
     r"""Learning rates q at which the cycles of period 1, 2, 4, ..., 2^doublings are superstable, as mpmath numbers.
 
     Each guess is extrapolated with the last ratio of gaps; nothing about the limit is put in.
@@ -182,7 +185,7 @@ def cascade(depth, doublings, *, digits=30):
         return [rate(r, depth) for r in roots]
 
 
-def feigenbaum(rates):
+def feigenbaum(rates: Sequence) -> list:
     r"""Ratios of successive gaps, :math:`\delta_n = (q_n - q_{n-1})/(q_{n+1} - q_n)`; they tend to 4.6692016...
 
     Examples
@@ -195,7 +198,7 @@ def feigenbaum(rates):
     return [(b - a) / (c - b) for a, b, c in zip(rates, rates[1:], rates[2:])]
 
 
-def accumulation(rates):
+def accumulation(rates: Sequence) -> Any:
     """Limit of a cascade by extrapolating its last three members as a geometric series.
 
     Examples
@@ -210,7 +213,7 @@ def accumulation(rates):
 # ---------------------------------------------------------------------------------------------------------------------
 # Landmarks past the accumulation point
 # ---------------------------------------------------------------------------------------------------------------------
-def zero_hit(depth) -> float:
+def zero_hit(depth: int) -> float:
     r"""Overshoot at which the critical orbit hits zero: :math:`r^{L-2}[(L-1)r^{L+1} - (L-2)r^L - (2L-1)r + 2(L-1)] = L`.
 
     Examples
@@ -264,7 +267,7 @@ class Landmarks:
     divergence: float  # first image of c lies on the outer cycle of mixed sign; beyond, it escapes to infinity
 
 
-def landmarks(depth) -> Landmarks:
+def landmarks(depth: int) -> Landmarks:
     """Landmarks of the one-mode map of one depth, each a root of a polynomial, or of two (the three-cycle; divergence at odd depth).
 
     Raises
@@ -362,7 +365,7 @@ class Scan:
     fate: np.ndarray  # (n,), "bounded", "saddle" (odd depth: below zero and drawn to it) or "diverged"
 
 
-def scan(depth, q, *, steps=3000, keep=200, start=0.7) -> Scan:
+def scan(depth: int, q: ArrayLike, *, steps: int = 3000, keep: int = 200, start: float = 0.7) -> Scan:
     r"""Follow the one-mode map for many learning rates at once.
 
     Parameters
@@ -419,7 +422,7 @@ def scan(depth, q, *, steps=3000, keep=200, start=0.7) -> Scan:
     return Scan(q=q, orbits=orbits, lyapunov=lyapunov, balance=balance, fate=fate)
 
 
-def period(orbits, *, longest=16, tolerance=1e-6):
+def period(orbits: ArrayLike, *, longest: int = 16, tolerance: float = 1e-6) -> np.ndarray:
     """Smallest period of each orbit, 0 where none up to `longest` fits.
 
     Examples
@@ -439,7 +442,7 @@ def period(orbits, *, longest=16, tolerance=1e-6):
     return answer
 
 
-def pair_step(u, q, ratio, depth):
+def pair_step(u: ArrayLike, q: ArrayLike, ratio: ArrayLike, depth: int) -> np.ndarray:
     r"""One step of descent for a small rotation between the oscillating mode and a second mode at rest.
 
     With mode 1 at layer value u and mode j at rest at :math:`b = (\sigma_j/\sigma_1)^{1/L}`, perturb entry (1, j) of layer l by
@@ -488,7 +491,7 @@ def pair_step(u, q, ratio, depth):
     return np.eye(depth) - (q / depth)[:, None, None] * np.stack([A + N, A - N])
 
 
-def pair_exponent(depth, q, ratio, *, steps=6000, transient=1000, seed=0):
+def pair_exponent(depth: int, q: ArrayLike, ratio: ArrayLike, *, steps: int = 6000, transient: int = 1000, seed: int = 0) -> np.ndarray:
     """Growth rate per step of a small rotation between the oscillating mode and a second mode at rest; see `pair_step`.
 
     The rotations that leave the network unchanged give the exponent 0; so the larger of the two sectors' exponents is
@@ -537,7 +540,7 @@ def pair_exponent(depth, q, ratio, *, steps=6000, transient=1000, seed=0):
     return total.max(axis=0) / steps
 
 
-def pair_limit(depth, q, orbit) -> float:
+def pair_limit(depth: int, q: float, orbit: np.ndarray) -> float:
     r"""Largest :math:`\sigma_2/\sigma_1` for which a cycle of the one-mode map survives rotation of the two singular vectors.
 
     Parameters
@@ -572,7 +575,7 @@ def pair_limit(depth, q, orbit) -> float:
     return brentq(excess, 1e-3, 1 - 1e-6, xtol=1e-9)
 
 
-def network_scan(W, M, learning_rates, steps, keep, *, basis=None) -> dict:
+def network_scan(W: np.ndarray, M: np.ndarray, learning_rates: ArrayLike, steps: int, keep: int, *, basis: tuple | None = None) -> dict:
     """Full-matrix gradient descent for many learning rates: the last `keep` states of each.
 
     Parameters

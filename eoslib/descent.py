@@ -5,9 +5,11 @@ Descent is :math:`W_\ell \leftarrow W_\ell - \eta \nabla_\ell f(W)` for all laye
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
 from . import network, validate
@@ -35,7 +37,7 @@ class Run:
     observed: dict = field(default_factory=dict)  # name -> (..., T, *shape)
 
 
-def descend(W, M, learning_rate, steps, *, keep=None, every=1, observe=None, singular_values=True) -> Run:
+def descend(W: np.ndarray, M: np.ndarray, learning_rate: ArrayLike, steps: int, *, keep: int | None = None, every: int = 1, observe: dict[str, Callable] | None = None, singular_values: bool = True) -> Run:
     r"""Run gradient descent and record the loss and the singular values of the end-to-end matrix.
 
     Runs are independent: a batch gives bit for bit what its runs give one by one.
@@ -117,7 +119,7 @@ def descend(W, M, learning_rate, steps, *, keep=None, every=1, observe=None, sin
     )
 
 
-def flow(W, M, times, *, rtol=1e-10, atol=1e-12) -> np.ndarray:
+def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10, atol: float = 1e-12) -> np.ndarray:
     r"""Gradient flow :math:`\dot W_\ell = -\nabla_\ell f(W)`, by SciPy's eighth-order Runge-Kutta method.
 
     Parameters

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import bifurcation, scalar, validate
 
@@ -26,7 +27,7 @@ class Run:
     diverged: np.ndarray  # (...), bool: some recorded loss, or the final state, is not finite
 
 
-def initialise(start, *, depth, width, scale) -> np.ndarray:
+def initialise(start: str, *, depth: int, width: int, scale: ArrayLike) -> np.ndarray:
     r"""Make the starting weights: all :math:`\alpha` (``"balanced"``), or the last layer zero (``"unbalanced"``).
 
     Parameters
@@ -60,7 +61,7 @@ def initialise(start, *, depth, width, scale) -> np.ndarray:
     return s
 
 
-def gradient(s, target) -> np.ndarray:
+def gradient(s: ArrayLike, target: ArrayLike) -> np.ndarray:
     r"""Gradient of the loss: entry (l, i) is :math:`(\prod_k s_{k,i} - s_{\star,i}) \prod_{k\ne l} s_{k,i}`.
 
     Parameters
@@ -82,7 +83,7 @@ def gradient(s, target) -> np.ndarray:
     return (vector - target) * others
 
 
-def descend(s, target, learning_rate, steps, *, keep=None) -> Run:
+def descend(s: ArrayLike, target: ArrayLike, learning_rate: ArrayLike, steps: int, *, keep: int | None = None) -> Run:
     r"""Run gradient descent on all layers at once and record the end-to-end vector and the loss.
 
     Parameters
@@ -138,7 +139,7 @@ def descend(s, target, learning_rate, steps, *, keep=None) -> Run:
     return Run(s, np.arange(first, steps + 1), coordinates, loss, diverged)
 
 
-def hessian_blocks(s, target) -> np.ndarray:
+def hessian_blocks(s: ArrayLike, target: ArrayLike) -> np.ndarray:
     r"""The L x L diagonal blocks of the Hessian, one per coordinate; all other entries are zero.
 
     .. math:: H^{(i)}_{lm} = \prod_{k\ne l}s_{k,i}\prod_{k\ne m}s_{k,i}
@@ -175,7 +176,7 @@ def hessian_blocks(s, target) -> np.ndarray:
     return H
 
 
-def spectrum_at_minimum(singular_values, *, depth, width, scale, init="unbalanced"):
+def spectrum_at_minimum(singular_values: ArrayLike, *, depth: int, width: int, scale: ArrayLike, init: str = "unbalanced") -> tuple[np.ndarray, np.ndarray]:
     r"""Eigenvalues of the Hessian at a balanced minimum, and how often each occurs.
 
     Each of the r non-zero coordinates has the block :math:`s_{\star,i}^{2-2/L}\,\mathbf 1\mathbf 1^\top`: once
@@ -240,7 +241,7 @@ class Multipliers:
     across: np.ndarray  # (d,), layers moved against each other; L - 1 directions
 
 
-def multipliers(singular_values, depth, learning_rate) -> Multipliers:
+def multipliers(singular_values: ArrayLike, depth: int, learning_rate: ArrayLike) -> Multipliers:
     r"""Two-step multipliers of the diagonal network on its two-cycle.
 
     A coordinate with :math:`q_i=\eta L s_{\star,i}^{2-2/L} > 2` is taken on its two-cycle, with
@@ -278,7 +279,7 @@ def multipliers(singular_values, depth, learning_rate) -> Multipliers:
     return Multipliers(along, np.where(q > 2, (2 - z) * (2 - 1 / z), 1.0))
 
 
-def together(depth) -> float:
+def together(depth: int) -> float:
     r"""Smallest :math:`s_{\star,i}/s_{\star,1}` at which coordinates 1 and i can both be on attracting two-cycles.
 
     .. math:: \Bigl(\frac{2}{q_4(L)}\Bigr)^{L/(2L-2)}
@@ -296,7 +297,7 @@ def together(depth) -> float:
     return float((2 / scalar.window(depth).period_four) ** (depth / (2 * depth - 2)))
 
 
-def most_together(singular_values, depth) -> int:
+def most_together(singular_values: ArrayLike, depth: int) -> int:
     r"""Largest number of coordinates that can be on attracting two-cycles at one learning rate.
 
     They are those within one factor: :math:`s_{\star,i} \ge s_{\star,j} > s_{\star,i}(2/q_4)^{L/(2L-2)}` for some i. Where
@@ -326,7 +327,7 @@ def most_together(singular_values, depth) -> int:
     return max(int(((ratio * top < values) & (values <= top)).sum()) for top in values)
 
 
-def periods(values, *, largest=16, tolerance=1e-7) -> np.ndarray:
+def periods(values: ArrayLike, *, largest: int = 16, tolerance: float = 1e-7) -> np.ndarray:
     """Smallest period, at most `largest`, with which each coordinate repeats; 0 where there is none.
 
     Parameters

@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.special import gammaln
@@ -17,7 +18,7 @@ from scipy.special import gammaln
 from . import validate
 
 
-def escape_time(target, depth, scale, *, start="unbalanced"):
+def escape_time(target: ArrayLike, depth: int, scale: ArrayLike, *, start: str = "unbalanced") -> np.ndarray:
     r"""Flow time from the start to half the target, to leading order in a small scale.
 
     ============  ==============================================================================  ===============================
@@ -65,7 +66,7 @@ def escape_time(target, depth, scale, *, start="unbalanced"):
     return constant * alpha ** (2.0 - depth) / m
 
 
-def time_to_reach(fraction, target, depth, scale):
+def time_to_reach(fraction: ArrayLike, target: ArrayLike, depth: int, scale: ArrayLike) -> np.ndarray:
     r"""Exact flow time from :math:`W_L = 0` until the product of the layers is `fraction` of the target.
 
     The integral :math:`\int_0^{u} du \,/\, [(m - \alpha^L \cosh^{L-1}u \sinh u)\, \alpha^{L-2}\cosh^{L-2}u]` up to the u
@@ -111,7 +112,7 @@ def time_to_reach(fraction, target, depth, scale):
     return sum(parts) * alpha ** (2 - depth)
 
 
-def leave_saddle(target, depth, scale, learning_rate, *, remaining=1000):
+def leave_saddle(target: ArrayLike, depth: int, scale: ArrayLike, learning_rate: ArrayLike, *, remaining: int = 1000) -> np.ndarray:
     r"""Weights on the flow line of the start :math:`W_L = 0`, about `remaining` steps of gradient descent before the escape.
 
     Near the saddle gradient descent follows the flow line :math:`a^2 - b^2 = \alpha^2`: a step multiplies the gap

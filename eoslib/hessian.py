@@ -6,6 +6,7 @@ Parameters are ordered layer by layer, each layer row-major, as ``W.ravel()`` or
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import network, validate
 
@@ -17,7 +18,7 @@ KRYLOV_BYTES = 2 * 1024 * 1024
 KRYLOV_LIMIT = 300
 
 
-def dense(W, M) -> np.ndarray:
+def dense(W: np.ndarray, M: np.ndarray) -> np.ndarray:
     r"""Hessian of the loss as a matrix.
 
     With :math:`A_\ell = W_{L:\ell+1}`, :math:`B_\ell = W_{\ell-1:1}` and :math:`R = W_{L:1} - M`, the block of layers
@@ -68,7 +69,7 @@ def dense(W, M) -> np.ndarray:
     return H.reshape(W.shape[:-3] + (depth * d * d,) * 2)
 
 
-def sharpness(W, M, *, k=1, smallest=False, tolerance=1e-8):
+def sharpness(W: np.ndarray, M: np.ndarray, *, k: int = 1, smallest: bool = False, tolerance: float = 1e-8) -> np.ndarray:
     r"""Largest eigenvalue of the Hessian, or the `k` largest with their multiplicities.
 
     Small problems are solved by LAPACK. Otherwise a block Krylov space is built from a fixed random block of k vectors
@@ -178,7 +179,7 @@ def _orthonormal_to(basis, block):
             return block
     raise RuntimeError("sharpness: the Krylov basis could not be made orthogonal")
 
-def spectrum_at_minimum(singular_values, *, depth, width, scale, init="unbalanced"):
+def spectrum_at_minimum(singular_values: ArrayLike, *, depth: int, width: int, scale: ArrayLike, init: str = "unbalanced") -> tuple[np.ndarray, np.ndarray]:
     r"""Eigenvalues of the Hessian at the strictly balanced global minimum that a start leads to, with multiplicities.
 
     Modes i of the target have the value :math:`\sigma_i^{1/L}` in every layer. The d - r other modes have
@@ -262,7 +263,7 @@ def spectrum_at_minimum(singular_values, *, depth, width, scale, init="unbalance
     return values[present][::-1], multiplicities[present][::-1]
 
 
-def spectrum_aligned(layer_singular_values, target_singular_values) -> np.ndarray:
+def spectrum_aligned(layer_singular_values: ArrayLike, target_singular_values: ArrayLike) -> np.ndarray:
     r"""All eigenvalues of the Hessian of an aligned network, at a minimum or anywhere else.
 
     Layers are :math:`W_\ell = Q_{\ell+1}\, \mathrm{diag}(s_\ell)\, Q_\ell^\top` and the target is

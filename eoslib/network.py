@@ -11,10 +11,14 @@ object arrays of mpmath numbers) and also take torch tensors, on any device.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from . import validate
+
+Array = Any  # a NumPy array of any floating dtype or of objects, or a torch tensor
 
 STARTS = ("unbalanced", "balanced", "orthogonal", "gaussian")
 
@@ -29,7 +33,7 @@ class Target:
     right: np.ndarray  # (d, d), orthogonal
 
 
-def target(singular_values, width, *, rng=None, symmetric=False, diagonal=False) -> Target:
+def target(singular_values: ArrayLike, width: int, *, rng: np.random.Generator | None = None, symmetric: bool = False, diagonal: bool = False) -> Target:
     r"""Make a :math:`d \times d` target :math:`M = U \Sigma V^\top` with given singular values and random singular vectors.
 
     Parameters
@@ -72,7 +76,7 @@ def target(singular_values, width, *, rng=None, symmetric=False, diagonal=False)
     return Target((left[:, :r] * values) @ right[:, :r].T, left, values, right)
 
 
-def initialise(start, *, depth, width, scale, rng=None, dtype=float) -> np.ndarray:
+def initialise(start: str, *, depth: int, width: int, scale: ArrayLike, rng: np.random.Generator | None = None, dtype: DTypeLike = float) -> np.ndarray:
     r"""Make the starting weights, an array of shape (L, d, d).
 
     ================  ==============================================================================
@@ -125,7 +129,7 @@ def initialise(start, *, depth, width, scale, rng=None, dtype=float) -> np.ndarr
     return W
 
 
-def product(W):
+def product(W: Array) -> Array:
     r"""End-to-end matrix :math:`W_{L:1} = W_L \cdots W_1`.
 
     Parameters
@@ -145,7 +149,7 @@ def product(W):
     return prefixes(layers(W))[-1]
 
 
-def loss(W, M):
+def loss(W: Array, M: Array) -> Array:
     r"""Loss :math:`\tfrac12 \lVert W_{L:1} - M \rVert_F^2` (equation 1 of the paper).
 
     Parameters
@@ -167,7 +171,7 @@ def loss(W, M):
     return (R * R).sum((-2, -1)) / 2
 
 
-def gradient(W, M):
+def gradient(W: Array, M: Array) -> Array:
     r"""Gradient of the loss, layer by layer: :math:`\nabla_\ell f = W_{L:\ell+1}^\top\, (W_{L:1} - M)\, W_{\ell-1:1}^\top`.
 
     One forward sweep for the products :math:`W_{\ell:1}` and one backward sweep for :math:`W_{L:\ell+1}^\top R`:
@@ -192,7 +196,7 @@ def gradient(W, M):
     return _stack(sweep_back(parts, P := prefixes(parts), P[-1] - M), W)
 
 
-def hessian_vector_product(W, M, V):
+def hessian_vector_product(W: Array, M: Array, V: Array) -> Array:
     r"""Directional derivative of the gradient, :math:`\nabla^2 f(W)[V]`, by differentiating both sweeps.
 
     Parameters
@@ -217,7 +221,7 @@ def hessian_vector_product(W, M, V):
     return _stack(curvature(layers(W), M, layers(V)), W)
 
 
-def layers(W) -> list:
+def layers(W: Array) -> list:
     """Split (..., L, d, d) into the list ``[W_1, ..., W_L]`` of (..., d, d) views, unchecked."""
     return [W[..., i, :, :] for i in range(W.shape[-3])]
 
@@ -230,7 +234,7 @@ def prefixes(parts: list) -> list:
     return products
 
 
-def sweep_back(parts: list, products: list, B) -> list:
+def sweep_back(parts: list, products: list, B: Array) -> list:
     """Gradients of all layers from the residual `B` and the forward products, unchecked."""
     gradients = [None] * len(parts)
     for i in range(len(parts) - 1, 0, -1):
@@ -240,7 +244,7 @@ def sweep_back(parts: list, products: list, B) -> list:
     return gradients
 
 
-def curvature(parts: list, M, direction: list) -> list:
+def curvature(parts: list, M: Array, direction: list) -> list:
     """Hessian-vector product for lists of layers, unchecked."""
     P, dP = [parts[0]], [direction[0]]
     for w, v in zip(parts[1:], direction[1:]):

@@ -9,6 +9,7 @@ import io
 import matplotlib as mpl
 import numpy as np
 from cycler import cycler
+from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; black is kept for text and thresholds.
 COLOURS = {
@@ -62,7 +63,7 @@ def use_style() -> None:
     )
 
 
-def threshold(axis, value, label, *, along="x", where=0.98, colour="black") -> None:
+def threshold(axis: Axes, value: float, label: str, *, along: str = "x", where: float = 0.98, colour: str = "black") -> None:
     """Draw a named dashed line at `value`: horizontal with ``along="x"``, vertical with ``along="y"``.
 
     Parameters

@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def collect(record: Path, jobs: dict) -> dict:
     return results
 
 
-def save(record: Path, settings: dict, seconds: float, arrays: dict, *, packages=("numpy",)) -> None:
+def save(record: Path, settings: dict, seconds: float, arrays: dict, *, packages: Sequence[str] = ("numpy",)) -> None:
     """Write the record with a note of its settings, versions, machine, date and run time, and remove its parts.
 
     Parameters

@@ -19,6 +19,7 @@ from functools import cache
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
 from eoslib import validate
@@ -41,7 +42,7 @@ def _checked(check, name, value):
     return value if isinstance(value, (int, float)) else array
 
 
-def step(s, target, depth, learning_rate):
+def step(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np.ndarray:
     r"""One step of gradient descent for one balanced mode.
 
     .. math:: s + \eta\,(m - s^L)\,s^{L-1}
@@ -88,7 +89,7 @@ def step(s, target, depth, learning_rate):
     return _plain(s + learning_rate * (target - lower * s) * lower)
 
 
-def slope(s, target, depth, learning_rate):
+def slope(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np.ndarray:
     r"""Derivative of `step` with respect to ``s``: :math:`1 + \eta\,[(L-1)m s^{L-2} - (2L-1)s^{2L-2}]`.
 
     One minus this, over the learning rate, is the curvature of the loss along the direction in which all layers move.
@@ -111,7 +112,7 @@ def slope(s, target, depth, learning_rate):
     return _plain(1 + learning_rate * lower * ((depth - 1) * target - (2 * depth - 1) * lower * s * s))
 
 
-def sharpness_at_minimum(target, depth):
+def sharpness_at_minimum(target: ArrayLike, depth: int) -> np.ndarray:
     r"""Sharpness of the balanced minimum, :math:`S = L\,m^{2-2/L}`.
 
     Examples
@@ -123,7 +124,7 @@ def sharpness_at_minimum(target, depth):
     return _plain(depth * validate.positive("target", target) ** (2 - 2 / depth))
 
 
-def relative_rate(target, depth, learning_rate):
+def relative_rate(target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np.ndarray:
     r"""Learning rate in units of the inverse sharpness, :math:`q = \eta S = \eta L\,m^{2-2/L}`; the edge is ``q = 2``.
 
     Examples
@@ -152,7 +153,7 @@ def _log_edge_ratio(t, depth):
     return value, rise
 
 
-def branch(t, depth):
+def branch(t: ArrayLike, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     r"""The two-cycle as an explicit function of :math:`t = \tfrac12\ln(\rho_2/\rho_1)`, in units of ``m^(1/L)``.
 
     .. math::
@@ -194,7 +195,7 @@ def _branch_slopes(t, depth):
     return at_low, at_high
 
 
-def branch_multiplier(t, depth):
+def branch_multiplier(t: ArrayLike, depth: int) -> np.ndarray:
     r"""Two-step multiplier :math:`F'(\rho_1)F'(\rho_2)` of the cycle with :math:`\rho_2/\rho_1 = e^{2t}`.
 
     The cycle attracts where it lies strictly between -1 and 1.
@@ -208,7 +209,7 @@ def branch_multiplier(t, depth):
     return _plain(at_low * at_high)
 
 
-def branch_parameter(q, depth):
+def branch_parameter(q: ArrayLike, depth: int) -> np.ndarray:
     r"""Invert the branch: ``t >= 0`` with ``q(t) = q``, to rounding, for one ``q`` or an array of them.
 
     ``q(t)`` increases strictly from 2 to infinity, so the answer is unique.
@@ -267,7 +268,7 @@ class TwoCycle:
     q: float  # eta S
 
 
-def two_cycle(target, depth, learning_rate):
+def two_cycle(target: float, depth: int, learning_rate: float) -> TwoCycle:
     r"""The one positive two-cycle of the one-mode map, from its explicit branch.
 
     Parameters
@@ -336,7 +337,7 @@ class CycleSharpness:
         return self.at_high - self.at_low
 
 
-def sharpness_on_cycle(target, depth, learning_rate):
+def sharpness_on_cycle(target: float, depth: int, learning_rate: float) -> CycleSharpness:
     r"""Curvature along the cycling mode at the two points of the two-cycle.
 
     With :math:`z = \rho_2/\rho_1` and :math:`Z = 1 + z + \dots + z^{L-1}`,
@@ -483,7 +484,7 @@ def _window(depth):
     )
 
 
-def window(depth):
+def window(depth: int) -> Window:
     """Learning rates (as ``q = eta S``) that bound the regimes of the one-mode map; computed once per depth.
 
     Parameters
@@ -518,7 +519,7 @@ def window(depth):
     return _window(validate.integer("depth", depth, least=2))
 
 
-def lyapunov(target, depth, learning_rate, *, steps=4000, transient=1000, start=None):
+def lyapunov(target: ArrayLike, depth: int, learning_rate: ArrayLike, *, steps: int = 4000, transient: int = 1000, start: ArrayLike | None = None) -> np.ndarray:
     r"""Lyapunov exponent of the one-mode map, :math:`\lim \tfrac1T\sum\ln|F'(s_t)|`, per step.
 
     Negative on attracting cycles, positive where nearby orbits separate.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import sympy as sp
 
 L = sp.Symbol("L", integer=True, positive=True)  # depth
@@ -12,7 +15,7 @@ alpha = sp.Symbol("alpha", positive=True)  # scale of the start
 q = sp.Symbol("q", positive=True)  # learning rate times sharpness at the minimum
 
 
-def prove(left, right=0, *, assuming=()) -> bool:
+def prove(left: Any, right: Any = 0, *, assuming: Sequence[tuple] = ()) -> bool:
     """Assert that two SymPy expressions or matrices are identical, by symbolic simplification alone.
 
     Parameters

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import numpy as np
 
 _ABSENT = object()
 
 
-def integer(name: str, value, *, least: int) -> int:
+def integer(name: str, value: Any, *, least: int) -> int:
     """Return `value` as an ``int`` that is at least `least`.
 
     Raises
@@ -35,7 +36,7 @@ def integer(name: str, value, *, least: int) -> int:
     return number
 
 
-def positive(name: str, value, *, zero: bool = False) -> np.ndarray:
+def positive(name: str, value: Any, *, zero: bool = False) -> np.ndarray:
     """Return `value` as a real array whose entries are finite and positive (or zero, with ``zero=True``).
 
     Raises
@@ -59,7 +60,7 @@ def positive(name: str, value, *, zero: bool = False) -> np.ndarray:
     return array
 
 
-def real(name: str, value, *, need: str = "needs finite real numbers") -> np.ndarray:
+def real(name: str, value: Any, *, need: str = "needs finite real numbers") -> np.ndarray:
     """Return `value` as a finite real array, of its own floating dtype or float64.
 
     Raises
@@ -85,7 +86,7 @@ def real(name: str, value, *, need: str = "needs finite real numbers") -> np.nda
     return array
 
 
-def weights(W, M=_ABSENT, *, V=_ABSENT, numpy_only=False):
+def weights(W: Any, M: Any = _ABSENT, *, V: Any = _ABSENT, numpy_only: bool = False) -> tuple:
     """Check that `W` has shape (..., L, d, d), that `M` is (d, d) and that `V` has the shape of `W`.
 
     NumPy arrays of any floating dtype pass unchanged, so do arrays of Python objects (for mpmath) and floating torch
@@ -127,7 +128,7 @@ def weights(W, M=_ABSENT, *, V=_ABSENT, numpy_only=False):
     return tuple(checked)
 
 
-def generator(rng, why: str) -> np.random.Generator:
+def generator(rng: Any, why: str) -> np.random.Generator:
     """Return `rng` if it is a ``numpy.random.Generator``.
 
     Raises
