@@ -32,9 +32,9 @@ BOUNDS = ("exact", "integral", "simple", "printed")
 class FlowLimit:
     """Where gradient flow from the unbalanced start of one mode ends (floats, or arrays of the broadcast shape)."""
 
-    last: np.ndarray    # x, the layer that started at zero
+    last: np.ndarray  # x, the layer that started at zero
     others: np.ndarray  # y, each of the other L - 1 layers
-    ratio: np.ndarray   # T = x^2 / y^2, between 0 and 1
+    ratio: np.ndarray  # T = x^2 / y^2, between 0 and 1
     sharpness: np.ndarray  # Psi, largest eigenvalue of the Hessian there
 
 
@@ -101,9 +101,7 @@ def gap_factors(values: ArrayLike, target: ArrayLike, learning_rate: ArrayLike) 
     if target.shape != values.shape[-1:]:
         raise ValueError(f"target: got shape {target.shape}, needs {values.shape[-1:]}, one value for each mode")
     others = values[..., :-1, :]
-    rest = np.stack(
-        [np.prod(np.delete(others, layer, axis=-2), axis=-2) for layer in range(others.shape[-2])], axis=-2
-    )
+    rest = np.stack([np.prod(np.delete(others, layer, axis=-2), axis=-2) for layer in range(others.shape[-2])], axis=-2)
     residual = np.prod(values, axis=-2, keepdims=True) - target
     return 1 - (rate * residual * rest) ** 2
 

@@ -491,7 +491,9 @@ def pair_step(u: ArrayLike, q: ArrayLike, ratio: ArrayLike, depth: int) -> np.nd
     return np.eye(depth) - (q / depth)[:, None, None] * np.stack([A + N, A - N])
 
 
-def pair_exponent(depth: int, q: ArrayLike, ratio: ArrayLike, *, steps: int = 6000, transient: int = 1000, seed: int = 0) -> np.ndarray:
+def pair_exponent(
+    depth: int, q: ArrayLike, ratio: ArrayLike, *, steps: int = 6000, transient: int = 1000, seed: int = 0
+) -> np.ndarray:
     """Growth rate per step of a small rotation between the oscillating mode and a second mode at rest; see `pair_step`.
 
     The rotations that leave the network unchanged give the exponent 0; so the larger of the two sectors' exponents is
@@ -575,7 +577,9 @@ def pair_limit(depth: int, q: float, orbit: np.ndarray) -> float:
     return brentq(excess, 1e-3, 1 - 1e-6, xtol=1e-9)
 
 
-def network_scan(W: np.ndarray, M: np.ndarray, learning_rates: ArrayLike, steps: int, keep: int, *, basis: tuple | None = None) -> dict:
+def network_scan(
+    W: np.ndarray, M: np.ndarray, learning_rates: ArrayLike, steps: int, keep: int, *, basis: tuple | None = None
+) -> dict:
     """Full-matrix gradient descent for many learning rates: the last `keep` states of each.
 
     Parameters

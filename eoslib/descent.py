@@ -37,7 +37,17 @@ class Run:
     observed: dict = field(default_factory=dict)  # name -> (..., T, *shape)
 
 
-def descend(W: np.ndarray, M: np.ndarray, learning_rate: ArrayLike, steps: int, *, keep: int | None = None, every: int = 1, observe: dict[str, Callable] | None = None, singular_values: bool = True) -> Run:
+def descend(
+    W: np.ndarray,
+    M: np.ndarray,
+    learning_rate: ArrayLike,
+    steps: int,
+    *,
+    keep: int | None = None,
+    every: int = 1,
+    observe: dict[str, Callable] | None = None,
+    singular_values: bool = True,
+) -> Run:
     r"""Run gradient descent and record the loss and the singular values of the end-to-end matrix.
 
     Runs are independent: a batch gives bit for bit what its runs give one by one.
@@ -164,7 +174,9 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
 
     solution = solve_ivp(slope, (0.0, times[-1] or 1.0), W.ravel(), method="DOP853", t_eval=times, rtol=rtol, atol=atol)
     if not solution.success:
-        raise RuntimeError(f"gradient flow stopped at time {solution.t[-1] if solution.t.size else 0.0}: {solution.message}")
+        raise RuntimeError(
+            f"gradient flow stopped at time {solution.t[-1] if solution.t.size else 0.0}: {solution.message}"
+        )
     return solution.y.T.reshape((-1,) + W.shape)
 
 

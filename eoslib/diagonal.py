@@ -176,7 +176,9 @@ def hessian_blocks(s: ArrayLike, target: ArrayLike) -> np.ndarray:
     return H
 
 
-def spectrum_at_minimum(singular_values: ArrayLike, *, depth: int, width: int, scale: ArrayLike, init: str = "unbalanced") -> tuple[np.ndarray, np.ndarray]:
+def spectrum_at_minimum(
+    singular_values: ArrayLike, *, depth: int, width: int, scale: ArrayLike, init: str = "unbalanced"
+) -> tuple[np.ndarray, np.ndarray]:
     r"""Eigenvalues of the Hessian at a balanced minimum, and how often each occurs.
 
     Each of the r non-zero coordinates has the block :math:`s_{\star,i}^{2-2/L}\,\mathbf 1\mathbf 1^\top`: once

@@ -112,7 +112,9 @@ def time_to_reach(fraction: ArrayLike, target: ArrayLike, depth: int, scale: Arr
     return sum(parts) * alpha ** (2 - depth)
 
 
-def leave_saddle(target: ArrayLike, depth: int, scale: ArrayLike, learning_rate: ArrayLike, *, remaining: int = 1000) -> np.ndarray:
+def leave_saddle(
+    target: ArrayLike, depth: int, scale: ArrayLike, learning_rate: ArrayLike, *, remaining: int = 1000
+) -> np.ndarray:
     r"""Weights on the flow line of the start :math:`W_L = 0`, about `remaining` steps of gradient descent before the escape.
 
     Near the saddle gradient descent follows the flow line :math:`a^2 - b^2 = \alpha^2`: a step multiplies the gap

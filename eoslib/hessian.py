@@ -69,7 +69,9 @@ def dense(W: np.ndarray, M: np.ndarray) -> np.ndarray:
     return H.reshape(W.shape[:-3] + (depth * d * d,) * 2)
 
 
-def sharpness(W: np.ndarray, M: np.ndarray, *, k: int = 1, smallest: bool = False, tolerance: float = 1e-8) -> np.ndarray:
+def sharpness(
+    W: np.ndarray, M: np.ndarray, *, k: int = 1, smallest: bool = False, tolerance: float = 1e-8
+) -> np.ndarray:
     r"""Largest eigenvalue of the Hessian, or the `k` largest with their multiplicities.
 
     Small problems are solved by LAPACK. Otherwise a block Krylov space is built from a fixed random block of k vectors
@@ -142,7 +144,9 @@ def _krylov(W, M, k, sign, tolerance):
     for count in range(1, limit + 1):
         done, new = (count - 1) * k, count * k
         if new > basis.shape[1]:
-            basis, image = (np.concatenate([a, np.empty((n, min(check, limit) * k - done, size))], axis=1) for a in (basis, image))
+            basis, image = (
+                np.concatenate([a, np.empty((n, min(check, limit) * k - done, size))], axis=1) for a in (basis, image)
+            )
         basis[:, done:new] = block = _orthonormal_to(basis[:, :done], block)
         out = network.curvature(parts, M, network.layers(block.reshape(-1, k, depth, d, d)))
         image[:, done:new] = block = sign * np.stack(out, axis=-3).reshape(n, k, size)
@@ -157,7 +161,9 @@ def _krylov(W, M, k, sign, tolerance):
                 return theta
     if size <= 3000:
         return np.linalg.eigvalsh(sign * dense(W, M))[:, : -k - 1 : -1]
-    raise RuntimeError(f"sharpness: relative residual {residual.max():.1e} after {limit} Krylov blocks, needs {tolerance:.1e}")
+    raise RuntimeError(
+        f"sharpness: relative residual {residual.max():.1e} after {limit} Krylov blocks, needs {tolerance:.1e}"
+    )
 
 
 def _orthonormal_to(basis, block):
@@ -179,7 +185,10 @@ def _orthonormal_to(basis, block):
             return block
     raise RuntimeError("sharpness: the Krylov basis could not be made orthogonal")
 
-def spectrum_at_minimum(singular_values: ArrayLike, *, depth: int, width: int, scale: ArrayLike, init: str = "unbalanced") -> tuple[np.ndarray, np.ndarray]:
+
+def spectrum_at_minimum(
+    singular_values: ArrayLike, *, depth: int, width: int, scale: ArrayLike, init: str = "unbalanced"
+) -> tuple[np.ndarray, np.ndarray]:
     r"""Eigenvalues of the Hessian at the strictly balanced global minimum that a start leads to, with multiplicities.
 
     Modes i of the target have the value :math:`\sigma_i^{1/L}` in every layer. The d - r other modes have

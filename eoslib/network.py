@@ -33,7 +33,14 @@ class Target:
     right: np.ndarray  # (d, d), orthogonal
 
 
-def target(singular_values: ArrayLike, width: int, *, rng: np.random.Generator | None = None, symmetric: bool = False, diagonal: bool = False) -> Target:
+def target(
+    singular_values: ArrayLike,
+    width: int,
+    *,
+    rng: np.random.Generator | None = None,
+    symmetric: bool = False,
+    diagonal: bool = False,
+) -> Target:
     r"""Make a :math:`d \times d` target :math:`M = U \Sigma V^\top` with given singular values and random singular vectors.
 
     Parameters
@@ -76,7 +83,15 @@ def target(singular_values: ArrayLike, width: int, *, rng: np.random.Generator |
     return Target((left[:, :r] * values) @ right[:, :r].T, left, values, right)
 
 
-def initialise(start: str, *, depth: int, width: int, scale: ArrayLike, rng: np.random.Generator | None = None, dtype: DTypeLike = float) -> np.ndarray:
+def initialise(
+    start: str,
+    *,
+    depth: int,
+    width: int,
+    scale: ArrayLike,
+    rng: np.random.Generator | None = None,
+    dtype: DTypeLike = float,
+) -> np.ndarray:
     r"""Make the starting weights, an array of shape (L, d, d).
 
     ================  ==============================================================================
@@ -122,7 +137,12 @@ def initialise(start: str, *, depth: int, width: int, scale: ArrayLike, rng: np.
         W = np.broadcast_to(np.eye(width), (depth, width, width))
     else:
         validate.generator(rng, f'the start "{start}"')
-        W = np.stack([_orthogonal(width, rng) if start == "orthogonal" else rng.standard_normal((width, width)) for _ in range(depth)])
+        W = np.stack(
+            [
+                _orthogonal(width, rng) if start == "orthogonal" else rng.standard_normal((width, width))
+                for _ in range(depth)
+            ]
+        )
     W = (alpha * W).astype(dtype)
     if start != "balanced":
         W[-1] = 0

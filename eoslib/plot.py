@@ -63,7 +63,9 @@ def use_style() -> None:
     )
 
 
-def threshold(axis: Axes, value: float, label: str, *, along: str = "x", where: float = 0.98, colour: str = "black") -> None:
+def threshold(
+    axis: Axes, value: float, label: str, *, along: str = "x", where: float = 0.98, colour: str = "black"
+) -> None:
     """Draw a named dashed line at `value`: horizontal with ``along="x"``, vertical with ``along="y"``.
 
     Parameters
@@ -95,7 +97,9 @@ def threshold(axis: Axes, value: float, label: str, *, along: str = "x", where: 
     if along not in ("x", "y"):
         raise ValueError(f'along: got {along!r}, needs "x" or "y"')
     horizontal = along == "x"
-    (axis.axhline if horizontal else axis.axvline)(value, color=colour, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1.5)
+    (axis.axhline if horizontal else axis.axvline)(
+        value, color=colour, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1.5
+    )
     place = (where, value) if horizontal else (value, where)
     axis.annotate(
         label,

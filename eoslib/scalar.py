@@ -519,7 +519,15 @@ def window(depth: int) -> Window:
     return _window(validate.integer("depth", depth, least=2))
 
 
-def lyapunov(target: ArrayLike, depth: int, learning_rate: ArrayLike, *, steps: int = 4000, transient: int = 1000, start: ArrayLike | None = None) -> np.ndarray:
+def lyapunov(
+    target: ArrayLike,
+    depth: int,
+    learning_rate: ArrayLike,
+    *,
+    steps: int = 4000,
+    transient: int = 1000,
+    start: ArrayLike | None = None,
+) -> np.ndarray:
     r"""Lyapunov exponent of the one-mode map, :math:`\lim \tfrac1T\sum\ln|F'(s_t)|`, per step.
 
     Negative on attracting cycles, positive where nearby orbits separate.

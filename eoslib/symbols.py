@@ -55,7 +55,13 @@ def prove(left: Any, right: Any = 0, *, assuming: Sequence[tuple] = ()) -> bool:
     entries = list(difference) if isinstance(difference, sp.MatrixBase) else [difference]
     for entry in entries:
         rest = sp.sympify(entry)
-        for simplify in (sp.expand, sp.powsimp, lambda e: sp.expand(sp.powdenest(e, force=False)), sp.simplify, sp.factor):
+        for simplify in (
+            sp.expand,
+            sp.powsimp,
+            lambda e: sp.expand(sp.powdenest(e, force=False)),
+            sp.simplify,
+            sp.factor,
+        ):
             if rest == 0:
                 break
             rest = simplify(rest)
@@ -72,6 +78,7 @@ def network_symbols(depth: int, width: int, name: str = "w") -> list:
     >>> network_symbols(2, 1)
     [Matrix([[w1_11]]), Matrix([[w2_11]])]
     """
+
     def entry(layer):
         return lambda i, j: sp.Symbol(f"{name}{layer}_{i + 1}{j + 1}", real=True)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
 from eoslib import network, scalar, validate
@@ -25,7 +26,7 @@ PHASES = ("rest", "same", "opposite")
 ESCAPE = 1e4  # weights this many times larger than those of the problem do not come back
 
 
-def pair_hessian(first, second, targets) -> np.ndarray:
+def pair_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike) -> np.ndarray:
     r"""Hessian block of the entries (i, j) and (j, i) of an aligned network whose layers need not be balanced.
 
     With :math:`a_\ell, b_\ell` the entries of layer :math:`\ell` in the two modes and :math:`r_i, r_j` the residuals,
@@ -68,7 +69,9 @@ def pair_hessian(first, second, targets) -> np.ndarray:
     a, b = (validate.real(name, x) for name, x in (("first", first), ("second", second)))
     m = validate.positive("targets", targets, zero=True)
     if a.ndim != 1 or a.shape != b.shape or a.size < 2 or m.shape != (2,):
-        raise ValueError(f"first, second, targets: got shapes {a.shape}, {b.shape}, {m.shape}, needs (L,), (L,), (2,) with L >= 2")
+        raise ValueError(
+            f"first, second, targets: got shapes {a.shape}, {b.shape}, {m.shape}, needs (L,), (L,), (2,) with L >= 2"
+        )
     depth = a.size
     v = np.array([a[n + 1 :].prod() * b[:n].prod() for n in range(depth)])
     w = np.array([b[n + 1 :].prod() * a[:n].prod() for n in range(depth)])
@@ -81,7 +84,7 @@ def pair_hessian(first, second, targets) -> np.ndarray:
     return np.block([[np.outer(v, v), C], [C.T, np.outer(w, w)]])
 
 
-def sector_hessian(first, second, targets, depth, sign) -> np.ndarray:
+def sector_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike, depth: int, sign: int) -> np.ndarray:
     r"""Sector :math:`H_\pm = v v^\top \pm T` of the pair block of balanced layers.
 
     .. math::
@@ -118,7 +121,9 @@ def sector_hessian(first, second, targets, depth, sign) -> np.ndarray:
     a, b = float(validate.real("first", first)), float(validate.real("second", second))
     m = validate.positive("targets", targets, zero=True)
     if a == 0 or b == 0:
-        raise ValueError(f"first, second: got {first!r}, {second!r}, needs numbers that are not zero (pair_hessian takes zeros)")
+        raise ValueError(
+            f"first, second: got {first!r}, {second!r}, needs numbers that are not zero (pair_hessian takes zeros)"
+        )
     if sign not in (1, -1):
         raise ValueError(f"sign: got {sign!r}, needs 1 or -1")
     n = np.arange(1, depth + 1)
@@ -164,7 +169,16 @@ def _states(m, depth, learning_rate, phase):
     return (one.low, one.high), (two.low, two.high) if phase == "same" else (two.high, two.low)
 
 
-def floquet_matrix(singular_values, depth, learning_rate, sign, *, pair=(0, 1), phase="rest", deflate=False) -> np.ndarray:
+def floquet_matrix(
+    singular_values: ArrayLike,
+    depth: int,
+    learning_rate: float,
+    sign: int,
+    *,
+    pair: tuple[int, int] = (0, 1),
+    phase: str = "rest",
+    deflate: bool = False,
+) -> np.ndarray:
     r"""Two-step linearisation of one sector over the two-cycle, :math:`(I - \eta H_\pm(\rho_2))(I - \eta H_\pm(\rho_1))`.
 
     Parameters
@@ -199,7 +213,9 @@ def floquet_matrix(singular_values, depth, learning_rate, sign, *, pair=(0, 1), 
     """
     m = _pair(singular_values, pair)
     (a, a_next), (b, b_next) = _states(m, depth, learning_rate, phase)
-    one, two = (np.eye(depth) - learning_rate * sector_hessian(x, y, m, depth, sign) for x, y in ((a, b), (a_next, b_next)))
+    one, two = (
+        np.eye(depth) - learning_rate * sector_hessian(x, y, m, depth, sign) for x, y in ((a, b), (a_next, b_next))
+    )
     M = two @ one
     if deflate:
         right, left = _turns(a, b, depth, sign), _turns(a_next, b_next, depth, sign)
@@ -207,7 +223,15 @@ def floquet_matrix(singular_values, depth, learning_rate, sign, *, pair=(0, 1), 
     return M
 
 
-def multipliers(singular_values, depth, learning_rate, *, pair=(0, 1), phase="rest", sector=None) -> np.ndarray:
+def multipliers(
+    singular_values: ArrayLike,
+    depth: int,
+    learning_rate: ArrayLike,
+    *,
+    pair: tuple[int, int] = (0, 1),
+    phase: str = "rest",
+    sector: int | None = None,
+) -> np.ndarray:
     r"""Floquet multipliers of the pair block over the two-cycle of its first mode.
 
     Parameters
@@ -242,12 +266,22 @@ def multipliers(singular_values, depth, learning_rate, *, pair=(0, 1), phase="re
     """
     signs = (1, -1) if sector is None else (sector,)
     found = np.concatenate(
-        [np.linalg.eigvals(floquet_matrix(singular_values, depth, learning_rate, sign, pair=pair, phase=phase)) for sign in signs]
+        [
+            np.linalg.eigvals(floquet_matrix(singular_values, depth, learning_rate, sign, pair=pair, phase=phase))
+            for sign in signs
+        ]
     ).astype(complex)
     return found[np.lexsort((-found.imag, -np.abs(found).round(12)))]
 
 
-def growth_rate(singular_values, depth, learning_rate, *, pair=(0, 1), phase="rest") -> float:
+def growth_rate(
+    singular_values: ArrayLike,
+    depth: int,
+    learning_rate: ArrayLike,
+    *,
+    pair: tuple[int, int] = (0, 1),
+    phase: str = "rest",
+) -> float:
     r"""Growth per step of the most unstable off-diagonal perturbation, :math:`\tfrac12 \ln \max |\mu|`.
 
     Rotations of the hidden bases (multiplier 1) are left out, so that the result is negative where the aligned cycle is stable.
@@ -267,13 +301,17 @@ def growth_rate(singular_values, depth, learning_rate, *, pair=(0, 1), phase="re
     True
     """
     radius = max(
-        np.abs(np.linalg.eigvals(floquet_matrix(singular_values, depth, learning_rate, s, pair=pair, phase=phase, deflate=True))).max()
+        np.abs(
+            np.linalg.eigvals(
+                floquet_matrix(singular_values, depth, learning_rate, s, pair=pair, phase=phase, deflate=True)
+            )
+        ).max()
         for s in (1, -1)
     )
     return float(np.log(radius) / 2)
 
 
-def pair_eigenvalue(singular_values, depth, *, pair=(0, 1)) -> float:
+def pair_eigenvalue(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] = (0, 1)) -> float:
     r"""Eigenvalue :math:`\lambda_{ij} = \sum_{\ell=0}^{L-1} \sigma_i^{2(L-1-\ell)/L} \sigma_j^{2\ell/L}` of the Hessian at the minimum.
 
     Examples
@@ -287,7 +325,7 @@ def pair_eigenvalue(singular_values, depth, *, pair=(0, 1)) -> float:
     return float(np.sum(one ** (2 * (depth - 1 - n) / depth) * two ** (2 * n / depth)))
 
 
-def threshold(singular_values, depth, *, pair=(0, 1)) -> float:
+def threshold(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] = (0, 1)) -> float:
     r"""Learning rate :math:`\eta_T` at which the two-cycle of mode i loses stability to off-diagonal perturbations with mode j.
 
     The smallest rate beyond the edge at which a multiplier other than the exact ones leaves the unit circle. For L = 2 it is
@@ -336,7 +374,9 @@ def threshold(singular_values, depth, *, pair=(0, 1)) -> float:
         if rate(eta) > 0:
             return float(brentq(rate, previous, eta, xtol=1e-15 * edge, rtol=1e-14))
         previous = eta
-    raise ValueError(f"singular_values: got {m} with depth {depth}, the pair block stays stable up to eta = {grid[-1]:.6g}")
+    raise ValueError(
+        f"singular_values: got {m} with depth {depth}, the pair block stays stable up to eta = {grid[-1]:.6g}"
+    )
 
 
 @dataclass(frozen=True)
@@ -349,7 +389,7 @@ class NearDegenerate:
     growth: float  # growth per step = growth * (q - q_T)
 
 
-def near_degenerate(depth) -> NearDegenerate:
+def near_degenerate(depth: int) -> NearDegenerate:
     r"""Leading behaviour of threshold, rotation and growth when the two singular values are close.
 
     .. math::
@@ -386,7 +426,9 @@ def near_degenerate(depth) -> NearDegenerate:
     )
 
 
-def lyapunov(W, M, learning_rate, steps, *, rng) -> np.ndarray:
+def lyapunov(
+    W: np.ndarray, M: np.ndarray, learning_rate: ArrayLike, steps: int, *, rng: np.random.Generator
+) -> np.ndarray:
     r"""Largest Lyapunov exponent per step of gradient descent on the full matrices, for a batch of runs.
 
     A random tangent vector V follows :math:`V \leftarrow V - \eta \nabla^2 f(W) V` along the orbit and is scaled back to

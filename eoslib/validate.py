@@ -82,7 +82,9 @@ def real(name: str, value: Any, *, need: str = "needs finite real numbers") -> n
     if array.dtype.kind != "f":
         array = array.astype(float)
     if not np.all(np.isfinite(array)):
-        raise ValueError(f"{name}: got {'a value that is' if array.ndim == 0 else 'entries that are'} not finite, {need}")
+        raise ValueError(
+            f"{name}: got {'a value that is' if array.ndim == 0 else 'entries that are'} not finite, {need}"
+        )
     return array
 
 

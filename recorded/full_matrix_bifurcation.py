@@ -27,7 +27,10 @@ WIDTH, DEPTH, SCALE, START = 5, 3, 0.01, "unbalanced"
 SEED = 0  # of the singular vectors of the target
 SPANS = ((1.9, 3.0, 1101), (3.005, 4.5, 300))  # first, last and number of learning rates, in units of 1/S
 STEPS, KEEP = 20_000, 48
-HEAD, HEAD_COLUMNS = 150, slice(0, None, 140)  # first steps kept for `replay`; the orbit is still leaving the saddle then
+HEAD, HEAD_COLUMNS = (
+    150,
+    slice(0, None, 140),
+)  # first steps kept for `replay`; the orbit is still leaving the saddle then
 BLOCK = 150
 FAMILIES = ("full", "aligned", "single")
 

@@ -67,8 +67,13 @@ def solve(depth, ratio, q, number):
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             found = least_squares(
-                returned, start.ravel(), jac=lambda x: jacobian(x.reshape(shape), M, eta) - np.eye(x.size),
-                xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=100,
+                returned,
+                start.ravel(),
+                jac=lambda x: jacobian(x.reshape(shape), M, eta) - np.eye(x.size),
+                xtol=1e-15,
+                ftol=1e-15,
+                gtol=1e-15,
+                max_nfev=100,
             )
     except (ValueError, np.linalg.LinAlgError):  # a trial point overflowed
         return None
@@ -122,8 +127,16 @@ def main():
     """Search the settings that have not been searched, then write the record."""
     parts = recorded.collect(RECORD, {_name(setting): partial(search, *setting) for setting in settings()})
     arrays = {f"{key}/{name}": part[key] for name, part in parts.items() for key in ("weights", "counts")}
-    note = {"starts": STARTS, "ratios": RATIOS, "q": RATES, "spread": SPREAD, "seed": [["depth", "100 ratio", "100 q", "number of the start"]]}
-    recorded.save(RECORD, note, sum(float(part["seconds"]) for part in parts.values()), arrays, packages=("numpy", "scipy"))
+    note = {
+        "starts": STARTS,
+        "ratios": RATIOS,
+        "q": RATES,
+        "spread": SPREAD,
+        "seed": [["depth", "100 ratio", "100 q", "number of the start"]],
+    }
+    recorded.save(
+        RECORD, note, sum(float(part["seconds"]) for part in parts.values()), arrays, packages=("numpy", "scipy")
+    )
 
 
 if __name__ == "__main__":

@@ -117,7 +117,8 @@ def test_gap_factors_are_those_of_descent(depth, seed):
     assert_allclose(
         balance.gaps(np.diagonal(after, axis1=1, axis2=2)),
         balance.gap_factors(values, target, rate) * balance.gaps(values),
-        rtol=0, atol=1e-14 * 1.4 ** (2 * depth),  # roundings of products of up to L numbers below 1.4, squared
+        rtol=0,
+        atol=1e-14 * 1.4 ** (2 * depth),  # roundings of products of up to L numbers below 1.4, squared
     )
 
 

@@ -65,7 +65,10 @@ def test_feigenbaum_ratios_converge_geometrically(depth):
 def test_the_period_three_window_has_a_cascade_of_its_own_with_the_same_constant():
     m = bifurcation.landmarks(3)
     six = m.period_three_superstable + (m.period_six - m.period_three_superstable) * 4 / 3  # z^2 + k: k = 0, -3/4, -1
-    r = [bifurcation.superstable(3, n, bifurcation.overshoot(q, 3)) for n, q in ((3, m.period_three_superstable), (6, six))]
+    r = [
+        bifurcation.superstable(3, n, bifurcation.overshoot(q, 3))
+        for n, q in ((3, m.period_three_superstable), (6, six))
+    ]
     for n in (12, 24, 48, 96, 192):
         r.append(bifurcation.superstable(3, n, r[-1] + (r[-1] - r[-2]) / 4.5))
     ratios = bifurcation.feigenbaum([bifurcation.rate(x, 3) for x in r])
@@ -118,7 +121,10 @@ def test_sign_change_and_divergence_against_the_map_on_a_grid(depth):
 def test_past_divergence_some_orbits_leave_and_before_it_none(depth):
     m = bifurcation.landmarks(depth)
     starts = np.linspace(0.6, 1.2, 13)
-    fates = [[bifurcation.scan(depth, [q], steps=1500, start=x).fate[0] for x in starts] for q in m.divergence * np.array([0.999, 1.01])]
+    fates = [
+        [bifurcation.scan(depth, [q], steps=1500, start=x).fate[0] for x in starts]
+        for q in m.divergence * np.array([0.999, 1.01])
+    ]
     assert "diverged" not in fates[0] and "diverged" in fates[1]
 
 
@@ -133,7 +139,9 @@ def test_lyapunov_exponents_of_known_orbits():
 def test_lyapunov_exponents_against_scalar():
     q = np.array([1.7, 2.3, 2.55, 3.2])  # rest, two-cycle, four-cycle, chaos
     mine = bifurcation.scan(3, q, steps=30000).lyapunov
-    np.testing.assert_allclose(mine[:3], scalar.lyapunov(1.0, 3, q / 3, steps=10000)[:3], atol=1e-3)  # end effects, 1/steps
+    np.testing.assert_allclose(
+        mine[:3], scalar.lyapunov(1.0, 3, q / 3, steps=10000)[:3], atol=1e-3
+    )  # end effects, 1/steps
     assert mine[3] == pytest.approx(scalar.lyapunov(1.0, 3, q[3] / 3, steps=20000), abs=0.02)  # two stretches of chaos
 
 
@@ -141,9 +149,13 @@ def test_lyapunov_exponents_against_scalar():
 def test_past_the_sign_change_a_mixed_cycle_can_attract_beside_the_saddle(depth):
     m = bifurcation.landmarks(depth)
     zero, top = bifurcation.zero_hit(depth), bifurcation.overshoot(m.divergence, depth)
-    r = brentq(lambda x: bifurcation.critical_orbit(x, depth, 3)[-1] - 1, zero, top)  # from 0 to the outer cycle: passes 1
+    r = brentq(
+        lambda x: bifurcation.critical_orbit(x, depth, 3)[-1] - 1, zero, top
+    )  # from 0 to the outer cycle: passes 1
     c = (((depth - 1) * r - (depth - 2)) / ((2 * depth - 1) * r - 2 * (depth - 1))) ** (1 / depth)
-    scans = [bifurcation.scan(depth, [bifurcation.rate(r, depth)], steps=5000, keep=48, start=c + x) for x in (0, 1e-4, 0.01)]
+    scans = [
+        bifurcation.scan(depth, [bifurcation.rate(r, depth)], steps=5000, keep=48, start=c + x) for x in (0, 1e-4, 0.01)
+    ]
     assert [int(bifurcation.period(s.orbits)[0]) for s in scans[:2]] == [3, 3]
     assert scans[1].orbits.min() < -0.5 and scans[2].fate[0] == "saddle"
 
@@ -195,7 +207,9 @@ def test_pair_step_against_the_sectors_of_transverse(depth):
     u, ratio, q = 1.13, 0.7, 2.6
     for sector, sign in enumerate((1, -1)):
         hessian = transverse.sector_hessian(u, ratio ** (1 / depth), (1.0, ratio), depth, sign)
-        np.testing.assert_allclose(bifurcation.pair_step([u], [q], ratio, depth)[sector, 0], np.eye(depth) - q / depth * hessian, atol=1e-14)
+        np.testing.assert_allclose(
+            bifurcation.pair_step([u], [q], ratio, depth)[sector, 0], np.eye(depth) - q / depth * hessian, atol=1e-14
+        )
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
@@ -234,7 +248,11 @@ def test_record_is_what_the_script_makes_and_small():
     record = module.load()
     np.testing.assert_array_equal(record["q"], module.rates_q())
     settings_used = record["about"]["settings"]
-    assert (settings_used["steps"], settings_used["keep"], settings_used["seed"]) == (module.STEPS, module.KEEP, module.SEED)
+    assert (settings_used["steps"], settings_used["keep"], settings_used["seed"]) == (
+        module.STEPS,
+        module.KEEP,
+        module.SEED,
+    )
     assert module.RECORD.stat().st_size < 1.5e6
     assert module.replay(record, np.array([300]))["columns"] < 2e-5
 

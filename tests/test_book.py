@@ -55,7 +55,9 @@ def can_fail(test):
 def has_assert(source):
     """Whether the cell asserts something that can fail, somewhere that runs."""
     tree = ast.parse(source)
-    dead = {id(n) for i in ast.walk(tree) if isinstance(i, ast.If) and isinstance(i.test, ast.Constant) for n in ast.walk(i)}
+    dead = {
+        id(n) for i in ast.walk(tree) if isinstance(i, ast.If) and isinstance(i.test, ast.Constant) for n in ast.walk(i)
+    }
     found = [node.test for node in ast.walk(tree) if isinstance(node, ast.Assert) and id(node) not in dead]
     return any(can_fail(test) for test in found)
 
@@ -78,7 +80,13 @@ def problems(path) -> list[str]:
             found.append(f"cell {number}: {error}")
             continue
         found += [f"cell {number}: {p}" for p in code_problems(cell.source, tree)]
-        if muted := {"raises-exception", "nbval-skip", "nbval-ignore-output", "nbval-raises-exception", "skip-execution"} & set(tags(cell)):
+        if muted := {
+            "raises-exception",
+            "nbval-skip",
+            "nbval-ignore-output",
+            "nbval-raises-exception",
+            "skip-execution",
+        } & set(tags(cell)):
             found.append(f"cell {number}: {', '.join(sorted(muted))} hides failures")
         for tag in tags(cell):
             if tag.startswith("check-"):
@@ -97,9 +105,15 @@ def code_problems(source, tree):
     lines = [line for line in source.split("\n") if line.strip()]
     if len(lines) > 40:
         yield f"{len(lines)} lines of code"
-    if re.search(r"np\.random\.(?!default_rng|Generator)\w+|default_rng\(\)|^\s*(?:import|from) random\b", source, re.M):
+    if re.search(
+        r"np\.random\.(?!default_rng|Generator)\w+|default_rng\(\)|^\s*(?:import|from) random\b", source, re.M
+    ):
         yield "unseeded or global randomness"
-    if re.search(r"^\s*(?:import|from) warnings\b|\bsuppress\(|#\s*NBVAL_|\bpytest\.raises\(AssertionError|np\.seterr", source, re.M):
+    if re.search(
+        r"^\s*(?:import|from) warnings\b|\bsuppress\(|#\s*NBVAL_|\bpytest\.raises\(AssertionError|np\.seterr",
+        source,
+        re.M,
+    ):
         yield "warnings or failures are switched off"
     if re.search(r"(?<![\w.])/(tmp|home|root|work)/", source):
         yield "a path of one machine"
@@ -200,7 +214,12 @@ def test_ledger_and_chapters_name_the_same_statements():
 def test_every_numbered_statement_of_the_paper_has_a_row():
     named = " ; ".join(row[0] for row in rows("ledger", 5))
     numbered = {"Definition": 3, "Lemma": 11, "Proposition": 3, "Theorem": 3}
-    missing = [f"{kind} {n}" for kind, last in numbered.items() for n in range(1, last + 1) if not re.search(rf"\b{kind} {n}\b", named)]
+    missing = [
+        f"{kind} {n}"
+        for kind, last in numbered.items()
+        for n in range(1, last + 1)
+        if not re.search(rf"\b{kind} {n}\b", named)
+    ]
     assert missing == []
 
 
@@ -223,7 +242,12 @@ def test_ledger_rows_have_a_verdict_and_point_at_a_check():
 
 
 def test_figure_rows_point_at_figures_and_have_a_verdict():
-    drawn = {c.metadata["mystnb"]["figure"]["name"] for p in NOTEBOOKS for c in code_cells(p) if c.metadata.get("mystnb", {}).get("figure")}
+    drawn = {
+        c.metadata["mystnb"]["figure"]["name"]
+        for p in NOTEBOOKS
+        for c in code_cells(p)
+        if c.metadata.get("mystnb", {}).get("figure")
+    }
     numbers = set()
     for row in rows("figures", 7):
         if row[0] == "paper":

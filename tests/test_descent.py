@@ -30,7 +30,9 @@ def test_descent_is_the_loop_written_out():
     np.testing.assert_allclose(run.weights, by_hand(W, M, 0.02, 700), atol=1e-12)  # stable rate: rounding does not grow
     assert run.loss.shape == (701,) and run.singular_values.shape == (701, 5)
     np.testing.assert_allclose(run.loss[-1], network.loss(run.weights, M), rtol=1e-14)
-    np.testing.assert_allclose(run.singular_values[-1], np.linalg.svd(network.product(run.weights), compute_uv=False), rtol=1e-14)
+    np.testing.assert_allclose(
+        run.singular_values[-1], np.linalg.svd(network.product(run.weights), compute_uv=False), rtol=1e-14
+    )
 
 
 @pytest.mark.parametrize("width", [1, 3, 5, 20])
@@ -87,7 +89,9 @@ def test_what_is_recorded():
     last = descent.descend(W, M, 0.0315, 1000, keep=10)
     thin = descent.descend(W, M, 0.0315, 1000, every=300)
     assert last.steps.tolist() == list(range(991, 1001)) and np.array_equal(last.loss, full.loss[-10:])
-    assert thin.steps.tolist() == [0, 300, 600, 900] and np.array_equal(thin.singular_values, full.singular_values[::300])
+    assert thin.steps.tolist() == [0, 300, 600, 900] and np.array_equal(
+        thin.singular_values, full.singular_values[::300]
+    )
     assert np.array_equal(full.observed["w"][-1], full.weights) and np.array_equal(full.observed["w"][0], W)
     assert descent.descend(W, M, 0.1, 0).loss.shape == (1,)
     assert descent.descend(W, M, 0.1, 3, singular_values=False).singular_values is None
@@ -126,7 +130,9 @@ def test_the_wider_dtype_decides_and_the_rate_is_not_rounded_to_the_narrower():
 def test_observers_see_zeros_past_divergence_and_later_blocks_are_left_alone():
     W, M = setting()
     sizes = []
-    run = descent.descend(W, M, 0.2, 900, observe={"size": lambda w: sizes.append(np.abs(w).max()) or (w * w).sum((-3, -2, -1))})
+    run = descent.descend(
+        W, M, 0.2, 900, observe={"size": lambda w: sizes.append(np.abs(w).max()) or (w * w).sum((-3, -2, -1))}
+    )
     assert run.diverged_at > 0 and np.isfinite(sizes).all() and sizes[-1] == 0
     assert np.isinf(run.observed["size"][run.diverged_at :]).all()
 
@@ -135,7 +141,9 @@ def test_mpmath_objects_run():
     W = np.empty((2, 1, 1), object)
     W[:] = mpmath.mpf("0.9")
     run = descent.descend(W, np.array([[mpmath.mpf(1)]], object), 1.1, 20)
-    np.testing.assert_allclose(run.loss.astype(float), descent.descend(np.full((2, 1, 1), 0.9), np.eye(1), 1.1, 20).loss, rtol=1e-9)
+    np.testing.assert_allclose(
+        run.loss.astype(float), descent.descend(np.full((2, 1, 1), 0.9), np.eye(1), 1.1, 20).loss, rtol=1e-9
+    )
 
 
 def test_flow_conserves_the_gaps_and_lowers_the_loss():

@@ -53,9 +53,15 @@ def test_extreme_eigenvalues_are_those_of_lapack(depth, width, k):
     rng = np.random.default_rng(depth)
     W, M = rng.standard_normal((3, depth, width, width)) / np.sqrt(width), rng.standard_normal((width, width))
     exact = np.linalg.eigvalsh(hessian.dense(W, M))
-    tolerance = 1e-12 * np.abs(exact).max()  # the residual bound is 1e-8; the error of a Ritz value is its square over the gap
-    np.testing.assert_allclose(hessian.sharpness(W, M, k=k).reshape(3, k), exact[:, : -k - 1 : -1], rtol=0, atol=tolerance)
-    np.testing.assert_allclose(hessian.sharpness(W, M, k=k, smallest=True).reshape(3, k), exact[:, :k], rtol=0, atol=tolerance)
+    tolerance = (
+        1e-12 * np.abs(exact).max()
+    )  # the residual bound is 1e-8; the error of a Ritz value is its square over the gap
+    np.testing.assert_allclose(
+        hessian.sharpness(W, M, k=k).reshape(3, k), exact[:, : -k - 1 : -1], rtol=0, atol=tolerance
+    )
+    np.testing.assert_allclose(
+        hessian.sharpness(W, M, k=k, smallest=True).reshape(3, k), exact[:, :k], rtol=0, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("start", ["balanced", "unbalanced"])
@@ -77,7 +83,12 @@ def test_a_zero_hessian_and_an_identity():
     np.testing.assert_allclose(hessian.sharpness(np.zeros((1, 9, 9)), np.eye(9), k=5), np.ones(5), rtol=1e-12)
 
 
-EXHAUSTED = [(8, 2, 0.0, "balanced", 3), (6, 3, 1e-6, "unbalanced", 4), (6, 3, 1e-6, "unbalanced", 2), (12, 3, 1e-8, "balanced", 3)]
+EXHAUSTED = [
+    (8, 2, 0.0, "balanced", 3),
+    (6, 3, 1e-6, "unbalanced", 4),
+    (6, 3, 1e-6, "unbalanced", 2),
+    (12, 3, 1e-8, "balanced", 3),
+]
 
 
 @pytest.mark.parametrize("width, depth, scale, start, k", EXHAUSTED)
@@ -96,7 +107,11 @@ def test_the_basis_stays_orthonormal_whatever_is_added(case):
     basis = np.linalg.qr(rng.standard_normal((2, 40, 30)))[0].mT[:, :25]
     inside = rng.standard_normal((2, 3, 25)) @ basis
     block = [inside, inside + 1e-14, np.zeros_like(inside), np.repeat(inside[:, :1], 3, axis=1)][case % 4]
-    block = block if case < 4 else block + [rng.standard_normal(inside.shape), 1e-9 * rng.standard_normal(inside.shape)][case % 2]
+    block = (
+        block
+        if case < 4
+        else block + [rng.standard_normal(inside.shape), 1e-9 * rng.standard_normal(inside.shape)][case % 2]
+    )
     added = hessian._orthonormal_to(basis, block)
     assert np.abs(added @ basis.mT).max() < 1e-13 and np.abs(added @ added.mT - np.eye(3)).max() < 1e-13
 

@@ -79,7 +79,9 @@ def test_moving_a_factor_between_layers_leaves_the_loss(depth, width, seed):
     np.testing.assert_allclose(network.loss(moved, M), network.loss(W, M), rtol=1e-12)
     # the gradient of each layer scales inversely, so <W_l, grad_l> is the same for every layer and every factor
     inner = (moved * network.gradient(moved, M)).sum((-2, -1))
-    np.testing.assert_allclose(inner, (W * network.gradient(W, M)).sum((-2, -1)), atol=1e-11 * (1 + np.abs(inner).max()))
+    np.testing.assert_allclose(
+        inner, (W * network.gradient(W, M)).sum((-2, -1)), atol=1e-11 * (1 + np.abs(inner).max())
+    )
 
 
 @COMMON
@@ -90,7 +92,9 @@ def test_a_batch_is_its_members_bit_for_bit(depth, width, seed):
     for index in np.ndindex(2, 3):
         assert np.array_equal(network.product(W)[index], network.product(W[index]))
         assert np.array_equal(network.gradient(W, M)[index], network.gradient(W[index], M))
-        assert np.array_equal(network.hessian_vector_product(W, M, V)[index], network.hessian_vector_product(W[index], M, V[index]))
+        assert np.array_equal(
+            network.hessian_vector_product(W, M, V)[index], network.hessian_vector_product(W[index], M, V[index])
+        )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.longdouble])

@@ -59,7 +59,9 @@ def test_below_the_threshold_nothing_grows(record):
 
 def test_one_more_digit_costs_the_same_number_of_steps(record):
     runs = {delta: record[f"seeded-float64-q2.2-seed-1-delta{delta:g}"] for delta in (1e-12, 1e-24, 1e-50)}
-    per_digit = [np.diff([runs[a].onset, runs[b].onset])[0] / np.log(a / b) for a, b in ((1e-12, 1e-24), (1e-24, 1e-50))]
+    per_digit = [
+        np.diff([runs[a].onset, runs[b].onset])[0] / np.log(a / b) for a, b in ((1e-12, 1e-24), (1e-24, 1e-50))
+    ]
     # the amplitude turns while it grows (a complex pair): onset is uncertain by half a turn, about 25 steps in 1200
     assert np.allclose(per_digit, 1 / runs[1e-50].rate, rtol=0.05)
 

@@ -71,7 +71,9 @@ def visit(browser, request):
         page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
         page.goto(url, wait_until="load")
         page.wait_for_function("!window.MathJax || (window.MathJax.startup && window.MathJax.startup.promise)")
-        page.evaluate("window.MathJax && window.MathJax.startup ? window.MathJax.startup.promise.then(() => true) : true")
+        page.evaluate(
+            "window.MathJax && window.MathJax.startup ? window.MathJax.startup.promise.then(() => true) : true"
+        )
         return page, faults
 
     yield go
@@ -87,12 +89,16 @@ def test_there_are_pages():
 def test_page_is_whole(visit, site, name):
     page, faults = visit(f"{site}/{name}", site)
     assert faults == []
-    bare = page.evaluate("[...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container')).length")
+    bare = page.evaluate(
+        "[...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container')).length"
+    )
     assert bare == 0, "mathematics that was not typeset"
     assert page.evaluate("document.querySelectorAll('[data-mjx-error], mjx-merror').length") == 0
     broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)")
     assert broken == []
-    blind = page.evaluate("[...document.querySelectorAll('article figure img')].filter(i => i.alt.split(' ').length < 10).length")
+    blind = page.evaluate(
+        "[...document.querySelectorAll('article figure img')].filter(i => i.alt.split(' ').length < 10).length"
+    )
     assert blind == 0, "figures without alternative text"
     text = page.inner_text("article")
     raw = re.findall(r"\{(?:prf:ref|numref|ref|eq|glue:text|cite:t|cite:p)\}`[^`]*`", text)
@@ -111,7 +117,9 @@ def test_figures_stay_white_in_dark_mode(visit, site):
     page, faults = visit(f"{site}/{name}", site)
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
     style = "getComputedStyle(document.querySelector('article figure img'))"
-    assert page.evaluate(f"{style}.backgroundColor") == "rgb(255, 255, 255)" and page.evaluate(f"{style}.filter") == "none"
+    assert (
+        page.evaluate(f"{style}.backgroundColor") == "rgb(255, 255, 255)" and page.evaluate(f"{style}.filter") == "none"
+    )
     assert faults == []
 
 

@@ -116,13 +116,17 @@ RULES = {
     "has no target line": CELLS.replace("(check-lem-x)=\n", ""),
     "label lem-y has no check cell": CELLS + "\n```{prf:lemma} Y\n:label: lem-y\n\nText.\n```\n",
     "needs exactly one H1": CELLS + "\n# Another\n",
-    "an assert inside try": CELLS.replace("assert value == 42", "try:\n    assert value == 43\nexcept AssertionError:\n    pass"),
+    "an assert inside try": CELLS.replace(
+        "assert value == 42", "try:\n    assert value == 43\nexcept AssertionError:\n    pass"
+    ),
     "global randomness": CELLS.replace("value = 6 * 7", "import numpy as np\nnp.random.seed(0)\nvalue = 42"),
     "lem-x without an assert": CELLS.replace("assert value == 42", "assert value == value"),
     "check-lem-x without an assert": CELLS.replace("assert value == 42", "if False:\n    assert value == 42"),
     "hides failures": CELLS.replace("[check-lem-x]", "[check-lem-x, raises-exception]"),
     "nbval-ignore-output hides": CELLS.replace("[check-lem-x]", "[check-lem-x, nbval-ignore-output]"),
-    "switched off": CELLS.replace("value = 6", "from contextlib import suppress\nwith suppress(AssertionError): pass\nvalue = 6"),
+    "switched off": CELLS.replace(
+        "value = 6", "from contextlib import suppress\nwith suppress(AssertionError): pass\nvalue = 6"
+    ),
     "failures are switched off": CELLS.replace("value = 6", "# NBVAL_SKIP\nvalue = 6"),
     "warnings or": CELLS.replace("value = 6", "from warnings import simplefilter\nvalue = 6"),
     "or global": CELLS.replace("value = 6", "import random\nvalue = 6"),

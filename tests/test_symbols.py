@@ -53,4 +53,6 @@ def test_real_symbols_of_unknown_sign_are_not_taken_for_positive():
 
 def test_symbols_of_a_network():
     parts = network_symbols(3, 2)
-    assert len(parts) == 3 and parts[2][0, 1].name == "w3_12" and parts[0].free_symbols.isdisjoint(parts[1].free_symbols)
+    assert (
+        len(parts) == 3 and parts[2][0, 1].name == "w3_12" and parts[0].free_symbols.isdisjoint(parts[1].free_symbols)
+    )

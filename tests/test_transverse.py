@@ -61,7 +61,9 @@ def test_multipliers_are_those_of_a_finite_difference_of_two_steps(depth, phase)
         return x.ravel()
 
     h = 1e-5
-    J = np.array([(two_steps(W + h * e) - two_steps(W - h * e)) / (2 * h) for e in np.eye(W.size).reshape(-1, *W.shape)]).T
+    J = np.array(
+        [(two_steps(W + h * e) - two_steps(W - h * e)) / (2 * h) for e in np.eye(W.size).reshape(-1, *W.shape)]
+    ).T
     rows = off_diagonal(depth)
     block = J[np.ix_(rows, rows)]
     for mu in transverse.multipliers(m, depth, eta, phase=phase):
