@@ -1,0 +1,92 @@
+"""Enclosures hold what they should, depend on no global precision, and refuse what they cannot enclose."""
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eoslib import enclose
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    low=st.floats(-3, 3),
+    width=st.floats(1e-6, 2),
+    bits=st.integers(16, 120),
+    pieces=st.integers(1, 7),
+    inside=st.floats(0, 1),
+)
+def test_values_lie_inside_and_more_pieces_never_widen(low, width, bits, pieces, inside):
+    def function(iv, x):
+        return iv.exp(x) * (1 - x) / iv.sqrt(2 + x * x) + iv.log(5 + x)
+
+    def exact(x):
+        return mpmath.exp(x) * (1 - x) / mpmath.sqrt(2 + x * x) + mpmath.log(5 + x)
+
+    side = (low, low + width)
+    found = enclose.over(function, side, pieces=pieces, bits=bits)
+    with mpmath.workdps(60):
+        value = exact(mpmath.mpf(min(low + inside * width, side[1])))
+        assert found.low <= value <= found.high
+    twice = enclose.over(function, side, pieces=2 * pieces, bits=bits)
+    # the middle of a piece is rounded once, 1e-16 of the side
+    assert twice.low >= found.low - 1e-12 and twice.high <= found.high + 1e-12
+    assert found.boxes == pieces and found.bits == bits
+
+
+def test_width_falls_with_the_precision_and_with_the_pieces():
+    def third(iv, x):
+        return x / 3
+
+    widths = []
+    for bits in (20, 30, 40):
+        at = enclose.over(third, (1.0, 1.0 + 2.0**-52), pieces=1, bits=bits)
+        widths.append(at.high - at.low)
+    assert widths[0] > 500 * widths[1] > 250000 * widths[2] > 0
+    wide, fine = (enclose.over(lambda iv, x: x - x, (0.0, 1.0), pieces=n).high for n in (1, 10))
+    assert (wide, fine) == (1.0, pytest.approx(0.1))
+
+
+def test_nothing_depends_on_mpmaths_own_settings():
+    def function(iv, x):
+        return iv.exp(x) / 7
+
+    before = enclose.over(function, (0.0, 1.0), bits=90)
+    old = mpmath.iv.prec
+    try:
+        mpmath.iv.prec = 10
+        assert enclose.over(function, (0.0, 1.0), bits=90) == before
+    finally:
+        mpmath.iv.prec = old
+    enclose.over(function, (0.0, 1.0), bits=20)
+    assert mpmath.iv.prec == old and enclose.over(function, (0.0, 1.0), bits=90) == before
+
+
+def test_two_sides_and_different_pieces():
+    found = enclose.over(lambda iv, x, y: x * y, (1.0, 2.0), (-3.0, 5.0), pieces=(3, 4))
+    assert (found.low, found.high, found.boxes) == (-6.0, 10.0, 12)
+    assert str(found) == "[-6, 10] on 12 boxes, 64 bits"
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: enclose.over(lambda iv: 1), "sides"),
+        (lambda: enclose.over(lambda iv, x: x, (1.0, 1.0)), "sides"),
+        (lambda: enclose.over(lambda iv, x: x, (0.0, np.nan)), "sides"),
+        (lambda: enclose.over(lambda iv, x: x, (0.0, 1.0, 2.0)), "sides"),
+        (lambda: enclose.over(lambda iv, x: x, (0.0, 1.0), pieces=0), "pieces"),
+        (lambda: enclose.over(lambda iv, x: x, (0.0, 1.0), pieces=(2, 2)), "pieces"),
+        (lambda: enclose.over(lambda iv, x: x, (0.0, 1.0), bits=8), "bits"),
+        (lambda: enclose.arithmetic(53.0), "bits"),
+    ],
+)
+def test_bad_input_is_named(call, name):
+    with pytest.raises(ValueError, match=rf"^{name}: got"):
+        call()
+
+
+def test_what_is_not_enclosed_raises():
+    with pytest.raises(ArithmeticError, match="not enclosed"):
+        enclose.over(lambda iv, x: 1 / x, (-1.0, 1.0), pieces=2)
