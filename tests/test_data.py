@@ -1,0 +1,270 @@
+"""Data sets: where they are looked for, and that a wrong file is never used and never replaces a right one."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eoslib import data
+
+GOOD = gzip.compress(b"\0\0\x08\x03" + np.array([5, 28, 28], ">i4").tobytes() + bytes(range(245)) * 16, mtime=0)
+FILE = data.File("digits.gz", hashlib.sha256(GOOD).hexdigest())
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """A web server on the loopback that counts requests and can send the files cut, wrong or slowly."""
+
+    daemon_threads = True
+
+    def __init__(self, files):
+        self.files, self.asked = files, []
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def at(self, folder=""):
+        return f"http://127.0.0.1:{self.server_address[1]}/{folder}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        body = self.server.files.get(self.path)
+        if body is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        slow = self.path.startswith("/slow")
+        self.send_header("Content-Length", str(len(body) + slow))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+        if slow:
+            time.sleep(30)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server({"/good/digits.gz": GOOD, "/cut/digits.gz": GOOD[:-7], "/slow/digits.gz": GOOD[:-7]}) as running:
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No folder, an empty cache, no network."""
+    monkeypatch.delenv("EOSLIB_DATA", raising=False)
+    monkeypatch.setenv("EOSLIB_CACHE", str(tmp_path / "cache"))
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")  # the discard port: refused at once
+    monkeypatch.setenv("no_proxy", "")
+    return tmp_path / "cache"
+
+
+def mirrors(server, *folders):
+    return data.File(FILE.name, FILE.sha256, tuple(server.at(folder + "/") for folder in folders))
+
+
+get = functools.partial(data.fetch, progress=False)
+
+
+def test_a_file_comes_from_the_first_mirror_that_has_it(server, tmp_path):
+    path = get(mirrors(server, "missing", "cut", "good", "never"), tmp_path / "cache")
+    assert path.read_bytes() == GOOD
+    assert server.asked == ["/missing/digits.gz", "/cut/digits.gz", "/good/digits.gz"]
+    assert get(mirrors(server, "never"), tmp_path / "cache") == path and len(server.asked) == 3
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["digits.gz"]
+
+
+def test_a_wrong_file_is_refused_with_both_checksums_and_never_enters_the_cache(server, tmp_path):
+    server.files["/wrong/digits.gz"] = wrong = GOOD[:100] + bytes([GOOD[100] ^ 1]) + GOOD[101:]
+    with pytest.raises(ValueError, match="digits.gz") as refused:
+        get(mirrors(server, "wrong", "missing"), tmp_path)
+    assert FILE.sha256 in str(refused.value) and hashlib.sha256(wrong).hexdigest() in str(refused.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_mirror_that_answers_is_no_file(server, tmp_path):
+    dead = data.File(FILE.name, FILE.sha256, ("http://127.0.0.1:9/", server.at("missing/")))
+    assert get(dead, tmp_path) is None and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-1], lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), lambda raw: b""])
+def test_a_damaged_file_in_the_cache_is_named_and_kept(server, tmp_path, damage):
+    path = tmp_path / FILE.name
+    path.write_bytes(damage(GOOD))
+    with pytest.raises(ValueError, match=f"expected sha256 {FILE.sha256}, found {data.hashlib.sha256(damage(GOOD)).hexdigest()}"):
+        get(mirrors(server, "good"), tmp_path)
+    assert path.read_bytes() == damage(GOOD) and not server.asked
+
+
+def test_a_download_that_is_killed_leaves_no_broken_cache(server, tmp_path):
+    script = (
+        "import sys, pathlib; from eoslib import data\n"
+        "data.fetch(data.File(sys.argv[1], sys.argv[2], (sys.argv[3],)), pathlib.Path(sys.argv[4]), progress=False)\n"
+    )
+    command = [sys.executable, "-c", script, FILE.name, FILE.sha256, server.at("slow/"), str(tmp_path)]
+    process = subprocess.Popen(command)
+    deadline = time.monotonic() + 60
+    while not any(p.stat().st_size for p in tmp_path.glob("partial-*/*")):  # some of it has arrived
+        assert process.poll() is None and time.monotonic() < deadline
+        if server.asked and time.monotonic() > deadline - 55:
+            break  # it may still sit in the client's buffer
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / FILE.name).exists() and list(tmp_path.glob("partial-*"))
+    assert get(mirrors(server, "good"), tmp_path).read_bytes() == GOOD
+    assert [p.name for p in tmp_path.iterdir()] == [FILE.name]  # what the killed one left is gone
+
+
+def test_two_downloads_at_once_do_not_disturb_each_other(server, tmp_path):
+    file, paths = mirrors(server, "good"), []
+    threads = [threading.Thread(target=lambda: paths.append(get(file, tmp_path))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [p.read_bytes() for p in paths] == [GOOD] * 4
+
+
+def test_a_bar_is_shown(server, tmp_path, capfd):
+    data.fetch(mirrors(server, "good"), tmp_path, progress=True)
+    assert "100%" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kind"), [("mnist", (28, 28), "uint8"), ("cifar10", (32, 32, 3), "uint8"), ("stsb", (2,), "<U")]
+)
+def test_without_folder_cache_and_network_a_stand_in_says_that_it_is_one(nowhere, name, shape, kind):
+    found = data.load(name, n=200)
+    assert found.stand_in and "stand-in" in found.source and "scikit-learn" in found.source
+    assert found.images.shape == (200, *shape) and found.labels.shape == (200,)
+    assert str(found.images.dtype).startswith(kind) and found.sentences is found.images
+    assert len(np.unique(found.labels)) == 10 if name != "stsb" else 0 <= found.labels.min() < found.labels.max() <= 5
+    again, longer = data.load(name, n=200), data.load(name, n=300, download=False)
+    assert np.array_equal(again.images, found.images) and np.array_equal(longer.labels[:200], found.labels)
+    assert not found.images.flags.writeable
+
+
+def test_the_stand_in_digits_are_large_enough_for_the_papers_subset(nowhere):
+    found = data.load("mnist", n=5000, download=False)
+    assert found.images.shape == (5000, 28, 28) and len(np.unique(found.images.reshape(5000, -1), axis=0)) == 5000
+    with pytest.raises(ValueError, match="n: got 20000, needs at most 16173"):
+        data.load("mnist", n=20_000, download=False)
+
+
+def test_a_damaged_extract_in_the_folder_is_refused_and_kept(nowhere, monkeypatch, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    np.savez(folder / "mnist.npz", images=np.zeros((3, 28, 28), np.uint8), labels=np.zeros(3, np.uint8))
+    before = (folder / "mnist.npz").read_bytes()
+    monkeypatch.setenv("EOSLIB_DATA", str(folder))
+    found = hashlib.sha256(before).hexdigest()
+    with pytest.raises(ValueError, match=f"mnist.npz: expected sha256 af5595f0.*, found {found}"):
+        data.load("mnist", n=2)
+    assert (folder / "mnist.npz").read_bytes() == before
+    assert data.load("cifar10", n=2, download=False).stand_in  # what the folder does not have comes from elsewhere
+    monkeypatch.setenv("EOSLIB_DATA", str(tmp_path / "absent"))
+    with pytest.raises(ValueError, match="EOSLIB_DATA: got .*absent', needs an existing folder"):
+        data.load("mnist")
+
+
+def _publish(monkeypatch, name, server, files):
+    """Let `name` consist of the given files, served by `server`."""
+    kind = data._KINDS[name]
+    originals = tuple(
+        data.File(file.name, hashlib.sha256(body).hexdigest(), (server.at("web/"),))
+        for file, body in zip(kind.originals, files, strict=True)
+    )
+    server.files |= {f"/web/{file.name}": body for file, body in zip(kind.originals, files, strict=True)}
+    monkeypatch.setitem(data._KINDS, name, data._Kind(**{**vars(kind), "originals": originals}))
+
+
+def _idx(array):
+    head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    return gzip.compress(head + array.tobytes(), mtime=0)
+
+
+def test_the_original_files_are_read_from_web_cache_and_folder(nowhere, monkeypatch, server, tmp_path):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    rng = np.random.default_rng(0)
+    parts = [rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for n in (3, 4)]
+    labels = [rng.integers(0, 10, n, dtype=np.uint8) for n in (3, 4)]
+    _publish(monkeypatch, "mnist", server, [_idx(a) for pair in zip(parts, labels, strict=True) for a in pair])
+    found = data.load("mnist", n=3, progress=False)
+    assert len(server.asked) == 2  # the training digits were not needed
+    assert found.source == "mnist" and not found.stand_in and np.array_equal(found.images, parts[0])
+    found = data.load("mnist", progress=False)
+    assert np.array_equal(found.images, np.concatenate(parts)) and np.array_equal(found.labels, np.concatenate(labels))
+    assert len(server.asked) == 4 and data.load("mnist", download=False).sha256 == found.sha256
+    monkeypatch.setenv("EOSLIB_DATA", str(nowhere))
+    monkeypatch.setenv("EOSLIB_CACHE", str(tmp_path / "empty"))
+    assert data.load("mnist", download=False).sha256 == found.sha256 and len(server.asked) == 4
+
+
+def test_the_original_archive_of_cifar_is_read(nowhere, monkeypatch, server, tmp_path):
+    import io
+    import tarfile
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for number, part in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+            body = bytes([number]) + images[number].transpose(2, 0, 1).tobytes()
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{part}.bin")
+            entry.size = len(body)
+            archive.addfile(entry, io.BytesIO(body))
+    _publish(monkeypatch, "cifar10", server, [buffer.getvalue()])
+    found = data.load("cifar10", progress=False)
+    assert np.array_equal(found.images, images) and found.labels.tolist() == list(range(6)) and found.source == "cifar10"
+
+
+def test_no_pickle_is_opened(nowhere, monkeypatch, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    np.savez(tmp_path / "mnist.npz", images=np.array([Trap()], dtype=object), labels=np.zeros(1))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        data._read_npz([tmp_path / "mnist.npz"])
+    source = Path(data.__file__).read_text(encoding="utf8")
+    assert not (tmp_path / "sprung").exists() and "import pickle" not in source
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("imagenet",), "name: got 'imagenet'"),
+        ((None,), "name: got None"),
+        (("mnist", 0), "n: got 0, needs an integer >= 1"),
+        (("mnist", 2.5), "n: got 2.5"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(*arguments)
+
+
+@pytest.mark.skipif(not os.environ.get("EOSLIB_DATA"), reason="the folder EOSLIB_DATA is not set")
+def test_the_real_data_where_they_are_at_hand():
+    digits = data.load("mnist", n=10_000)
+    counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # known of the 10,000 test digits
+    assert digits.source == "mnist" and np.bincount(digits.labels).tolist() == counts
+    assert data.load("cifar10", n=100).images.shape == (100, 32, 32, 3)
+    pairs = data.load("stsb")
+    assert len(pairs.labels) == 8628 and pairs.sentences.shape == (8628, 2)

@@ -1,0 +1,378 @@
+"""Descent of torch networks and eigenvalues of their Hessians, against dense objects, closed forms and NumPy."""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from eoslib import descent, hessian, network, training
+
+F64, F32 = torch.float64, torch.float32
+
+
+def problem(dtype=F64, seed=0, activation=torch.nn.Tanh):
+    """A network of 363 parameters, its loss, and the loss as a function of one flat vector."""
+    g = torch.Generator().manual_seed(seed)
+    X, Y = torch.randn(60, 20, generator=g, dtype=F64).to(dtype), torch.randn(60, 3, generator=g, dtype=F64).to(dtype)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = torch.nn.Sequential(torch.nn.Linear(20, 15), activation(), torch.nn.Linear(15, 3)).double().to(dtype)
+
+    def loss(model):
+        return ((model(X) - Y) ** 2).mean()
+
+    return net, loss
+
+
+def dense(net, loss):
+    """The Hessian by reverse mode over reverse mode, one row at a time, in float64: no vector products."""
+    twin = copy.deepcopy(net)
+    parameters = [p for p in twin.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss(twin), parameters, create_graph=True)
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    rows = [torch.autograd.grad(entry, parameters, retain_graph=True) for entry in flat]
+    H = torch.stack([torch.cat([p.reshape(-1) for p in row]) for row in rows]).double().numpy()
+    return (H + H.T) / 2
+
+
+class Quadratic(torch.nn.Module):
+    """loss = scale * x.A x / 2 with known eigenvalues."""
+
+    def __init__(self, eigenvalues, dtype=F64, seed=0):
+        super().__init__()
+        n = len(eigenvalues)
+        self.x = torch.nn.Parameter(torch.ones(n, dtype=dtype))
+        basis = torch.linalg.qr(torch.randn(n, n, generator=torch.Generator().manual_seed(seed), dtype=F64)).Q
+        self.A = (basis @ torch.diag(torch.as_tensor(eigenvalues, dtype=F64)) @ basis.mT).to(dtype)
+
+    def energy(self, scale=1.0):
+        return scale * (self.x @ self.A @ self.x) / 2
+
+
+# -- eigenvalues ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("activation", [torch.nn.Tanh, torch.nn.ReLU])
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_the_largest_eigenvalues_are_those_of_the_dense_hessian(k, activation):
+    net, loss = problem(activation=activation)
+    wanted = np.linalg.eigvalsh(dense(net, loss))[::-1]
+    found = training.sharpness(net, loss, k=k)
+    # the error is at most residual squared over the gap (Kato-Temple): 1e-10 over a gap of at least 1e-2 here
+    assert np.allclose(found.values, wanted[:k], rtol=1e-7, atol=0)
+    assert found.residuals.shape == (k,) and found.residuals.max() <= 1e-5 * wanted[0]
+    assert torch.allclose(found.vectors @ found.vectors.mT, torch.eye(k, dtype=F64), atol=1e-12)
+
+
+def test_the_smallest_eigenvalues_come_most_negative_first():
+    net, loss = problem()
+    wanted = np.linalg.eigvalsh(dense(net, loss))
+    found = training.sharpness(net, loss, k=2, smallest=True, tolerance=1e-7)
+    assert wanted[0] < 0 and np.allclose(found.values, wanted[:2], rtol=1e-8, atol=0)
+
+
+def test_the_residual_is_a_bound_and_not_an_estimate():
+    net, loss = problem()
+    H = dense(net, loss)
+    spectrum = np.linalg.eigvalsh(H)
+    found = training.sharpness(net, loss, k=4, tolerance=0.05)
+    V = found.vectors.numpy()
+    assert np.allclose(np.linalg.norm(V @ H - found.values[:, None] * V, axis=1), found.residuals, rtol=1e-9)
+    distances = np.abs(found.values[:, None] - spectrum).min(axis=1)
+    assert np.all(distances <= found.residuals) and found.residuals.max() > 1e-4  # it did stop early
+
+
+@pytest.mark.parametrize("copies", [2, 5])
+def test_every_copy_of_a_repeated_eigenvalue_is_found(copies):
+    values = [3.0] * copies + [2.0, 1.0] + list(np.linspace(-1, 0.9, 120))
+    model = Quadratic(values)
+    found = training.sharpness(model, Quadratic.energy, k=copies + 1)
+    assert np.allclose(found.values, [3.0] * copies + [2.0], atol=1e-8)
+
+
+def test_a_nearly_hidden_top_eigenvector_is_found_again_at_each_call():
+    # the top two change places between two states; each call starts from nothing and so cannot stay with the old one
+    first = Quadratic([2.0, 1.9, *np.linspace(-1, 1, 98)])
+    second = Quadratic([1.8, 1.9, *np.linspace(-1, 1, 98)])
+    one, two = (training.sharpness(m, Quadratic.energy, tolerance=1e-6) for m in (first, second))
+    assert np.isclose(one.values[0], 2.0, atol=1e-9) and np.isclose(two.values[0], 1.9, atol=1e-9)
+    assert abs(float(one.vectors[0] @ two.vectors[0])) < 1e-4
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-8, 1e8, 1e200])
+def test_scaling_the_loss_scales_eigenvalues_and_residuals(scale):
+    model = Quadratic([3.0, 2.0, *np.linspace(-1, 1, 60)])
+    plain = training.sharpness(model, Quadratic.energy, k=2)
+    scaled = training.sharpness(model, lambda m: m.energy(scale), k=2)
+    assert np.allclose(scaled.values / scale, plain.values, rtol=1e-10)
+    assert scaled.residuals.max() <= 1e-5 * 3 * scale and scaled.products == plain.products
+
+
+@pytest.mark.parametrize("values", [[2.0], [2.0, 2.0], [0.0] * 50, [1.0] * 50, [4.0, *[0.0] * 49]])
+def test_small_constant_and_low_rank_operators(values):
+    found = training.sharpness(Quadratic(values), Quadratic.energy, k=min(2, len(values)))
+    assert np.allclose(found.values, values[:2], atol=1e-12)
+
+
+def test_the_whole_spectrum_may_be_asked_for():
+    net, loss = problem()
+    small = torch.nn.Sequential(torch.nn.Linear(20, 1, dtype=F64), torch.nn.Tanh())
+    found = training.sharpness(small, lambda m: loss(lambda x: m(x)), k=21)
+    assert np.allclose(found.values, np.linalg.eigvalsh(dense(small, loss))[::-1], atol=1e-11)
+
+
+def test_restarts_do_not_lose_the_answer():
+    values = [1.001, 1.0, *np.linspace(0, 0.99, 400)]
+    model = Quadratic(values)
+    found = training.sharpness(model, Quadratic.energy, k=2, basis=12, tolerance=1e-6)
+    assert found.products > 60 and np.allclose(found.values, values[:2], atol=1e-8)
+
+
+def test_single_precision_reaches_its_rounding_and_says_when_it_cannot():
+    net, loss = problem(F32)
+    wide, wide_loss = problem(F64)
+    wide.load_state_dict({key: value.double() for key, value in net.state_dict().items()})
+    wanted = training.sharpness(wide, wide_loss, k=3).values
+    found = training.sharpness(net, loss, k=3)
+    assert np.allclose(found.values, wanted, rtol=1e-5) and found.vectors.dtype == F32
+    with pytest.raises(RuntimeError, match="tolerance"):
+        training.sharpness(net, loss, k=3, tolerance=1e-9, products=300)
+
+
+def test_too_few_products_are_an_error_and_not_an_answer():
+    model = Quadratic(np.linspace(0, 1, 300))
+    with pytest.raises(RuntimeError, match="products: residual .* after 20"):
+        training.sharpness(model, Quadratic.energy, products=20, tolerance=1e-8)
+
+
+def test_parameters_without_curvature_or_gradient_are_counted_rightly():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 1, dtype=F64), torch.nn.Linear(2, 1, dtype=F64))
+    model[1].weight.requires_grad_(False)
+    x = torch.tensor([1.0, 2.0, 2.0, 4.0], dtype=F64)
+    found = training.sharpness(model, lambda m: m[0](x)[0] ** 2 + m[1].bias[0], k=2)
+    # Hessian 2 (x, 1)(x, 1)^T in the first layer, none in the linear term, the frozen weight absent: 4 + 1 + 1 numbers
+    assert np.allclose(found.values, [2 * (25 + 1), 0], atol=1e-12) and found.vectors.shape == (2, 6)
+
+
+# -- singular values --------------------------------------------------------------------------------------------------
+def test_singular_values_agree_with_lapack():
+    rng = np.random.default_rng(0)
+    for shape in ((7, 4), (4, 7), (6, 3, 2, 2), (1, 5)):
+        A = rng.standard_normal(shape)
+        k = min(shape[0], A[0].size)
+        wanted = np.linalg.svd(A.reshape(shape[0], -1), compute_uv=False)
+        for scale in (1e-200, 1.0, 1e200):
+            assert np.allclose(training.singular_values(torch.from_numpy(A * scale), k) / scale, wanted, rtol=1e-12)
+    assert training.singular_values(torch.zeros(3, 3), 2).tolist() == [0, 0]
+
+
+# -- descent ----------------------------------------------------------------------------------------------------------
+class DeepLinear(torch.nn.Module):
+    def __init__(self, W):
+        super().__init__()
+        self.layers = torch.nn.ParameterList([torch.nn.Parameter(torch.from_numpy(w.copy())) for w in W])
+
+    def forward(self):
+        product = self.layers[0]
+        for W in self.layers[1:]:
+            product = W @ product
+        return product
+
+
+def test_a_deep_linear_network_does_what_the_numpy_library_does():
+    t = network.target((2.0, 1.2), 4, rng=np.random.default_rng(1))
+    W = network.initialise("gaussian", depth=3, width=4, scale=0.5, rng=np.random.default_rng(2))
+    M = torch.from_numpy(t.matrix)
+    watch = {"product": lambda m: np.linalg.svd(m().numpy(), compute_uv=False)}
+    run = training.descend(
+        DeepLinear(W), lambda m: ((m() - M) ** 2).sum() / 2, 0.05, 60, k=4, sharpness_every=20, observe=watch
+    )
+    reference = descent.descend(W, t.matrix, 0.05, 60)
+    assert np.allclose(run.loss, reference.loss, rtol=1e-12)
+    assert np.allclose(run.observed["product"], reference.singular_values, atol=1e-11)
+    final = np.stack([p.detach().numpy() for p in run.model.layers])
+    assert np.allclose(final, reference.weights, atol=1e-12)
+    assert run.sharpness_steps.tolist() == [0, 20, 40, 60] and run.steps.tolist() == list(range(61))
+    # tolerance 1e-3 bounds the residual; the error of the value is below it
+    assert abs(run.sharpness[-1, 0] / hessian.sharpness(final, t.matrix) - 1) < 1e-3
+    assert np.allclose(run.singular_values["layers.0"][-1], np.linalg.svd(final[0], compute_uv=False), atol=1e-8)
+
+
+def test_nothing_of_the_caller_changes():
+    class Noisy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm = torch.nn.Linear(20, 8, dtype=F64), torch.nn.BatchNorm1d(8, dtype=F64)
+            self.drop, self.b = torch.nn.Dropout(0.2), torch.nn.Linear(8, 3, dtype=F64)
+
+        def forward(self, x):
+            return self.b(self.drop(torch.tanh(self.norm(self.a(x)))))
+
+    _, loss = problem()
+    net = Noisy().train()
+    net.drop.eval()
+    net.a.weight.grad = torch.full_like(net.a.weight, 7.0)
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    before = (torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads(), np.random.get_state()[1].copy())
+    try:
+        torch.set_num_threads(2)
+        with torch.no_grad():
+            training.sharpness(net, loss, tolerance=1e-3)
+            training.descend(net, loss, 0.1, 5, k=2, sharpness_every=2)
+        with pytest.raises(ZeroDivisionError):
+            training.descend(net, loss, lambda step: 1 / 0, 5)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before[2])
+    assert torch.equal(torch.get_rng_state(), before[0]) and torch.get_default_dtype() == before[1]
+    assert np.array_equal(np.random.get_state()[1], before[3]) and torch.is_grad_enabled()
+    assert net.training and not net.drop.training and torch.all(net.a.weight.grad == 7) and net.b.weight.grad is None
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+
+
+def test_a_frozen_layer_stays_and_rates_may_change():
+    net, loss = problem()
+    net[0].weight.requires_grad_(False)
+    run = training.descend(net, loss, lambda step: 0.0 if step < 3 else 0.1, 5, every=1)
+    assert torch.equal(run.model[0].weight, net[0].weight)
+    assert run.loss[0] == run.loss[3] > run.loss[4] > run.loss[5]
+
+
+def test_a_run_that_diverges_says_so():
+    model = Quadratic([2.0, 1.0])
+    run = training.descend(model, lambda m: torch.exp(m.energy()), 5.0, 50, k=0, sharpness_every=5)
+    step = run.diverged_at
+    assert run.diverged and 0 < step < 50
+    assert np.isfinite(run.loss[:step]).all() and np.isposinf(run.loss[step:]).all() and len(run.loss) == 51
+    assert np.isfinite(float(torch.exp(run.model.energy().detach()))) and run.sharpness.shape == (11, 1)
+    assert np.isposinf(run.sharpness[-1, 0])
+
+
+def test_float32_and_what_is_recorded():
+    net, loss = problem(F32)
+    run = training.descend(net, loss, 0.1, 10, every=4, layers=["2.weight"], k=9, sharpness_every=5, eigenvalues=2)
+    assert run.steps.tolist() == [0, 4, 8] and list(run.singular_values) == ["2.weight"]
+    assert run.singular_values["2.weight"].shape == (3, 3) and run.sharpness.shape == run.residuals.shape == (3, 2)
+    assert next(run.model.parameters()).dtype == F32 and run.loss.dtype == np.float64
+    assert np.all(run.residuals <= 1e-3 * run.sharpness[:, :1] * 1.001)
+
+
+def test_two_runs_are_equal_to_the_last_bit():
+    net, loss = problem()
+    one, two = (training.descend(net, loss, 0.3, 20, k=2, sharpness_every=7) for _ in range(2))
+    assert np.array_equal(one.loss, two.loss) and np.array_equal(one.sharpness, two.sharpness)
+
+
+# -- interruption -----------------------------------------------------------------------------------------------------
+SCRIPT = """
+import sys, time, numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_training import problem
+from eoslib import training
+net, loss = problem()
+def slow(step):
+    time.sleep(float(sys.argv[3]))
+    return 0.3
+run = training.descend(net, loss, slow, 300, k=2, sharpness_every=10, checkpoint=sys.argv[2] + "/run.npz", checkpoint_every=7)
+np.savez(sys.argv[2] + "/done.npz", loss=run.loss, sharpness=run.sharpness, values=run.singular_values["0.weight"])
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_end(tmp_path):
+    command = [sys.executable, "-c", SCRIPT, os.path.dirname(__file__), str(tmp_path)]
+    process = subprocess.Popen([*command, "0.01"])
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run.npz").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(float(np.random.default_rng().uniform(0, 0.5)))  # any moment will do
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "done.npz").exists()
+    with np.load(tmp_path / "run.npz", allow_pickle=False) as file:
+        assert 0 < int(file["step"]) < 300
+    subprocess.run([*command, "0"], check=True)
+    net, loss = problem()
+    whole = training.descend(net, loss, 0.3, 300, k=2, sharpness_every=10)
+    with np.load(tmp_path / "done.npz") as file:
+        assert np.array_equal(file["loss"], whole.loss) and np.array_equal(file["sharpness"], whole.sharpness)
+        assert np.array_equal(file["values"], whole.singular_values["0.weight"])
+    assert not (tmp_path / "run.npz").exists()
+
+
+def test_the_checkpoint_of_another_run_is_refused(tmp_path):
+    net, loss = problem()
+    path = tmp_path / "run.npz"
+    calls = []
+
+    def rate(step):
+        calls.append(step)
+        if len(calls) > 16 + 12:  # the first 16 calls note the rates
+            raise KeyboardInterrupt
+        return 0.3
+
+    with pytest.raises(KeyboardInterrupt):
+        training.descend(net, loss, rate, 16, k=1, checkpoint=path, checkpoint_every=5)
+    kept = path.read_bytes()
+    other, other_loss = problem(seed=1)
+    for arguments, options, what in (
+        ((other, loss, 0.3, 16), {"k": 1}, "loss, weights"),
+        ((net, other_loss, 0.3, 16), {"k": 1}, "loss"),
+        ((net, loss, 0.2, 16), {"k": 1}, "rates"),
+        ((net, loss, 0.3, 16), {"k": 2}, "options"),
+    ):
+        with pytest.raises(ValueError, match=f"checkpoint: .* other {what}"):
+            training.descend(*arguments, checkpoint=path, **options)
+    assert path.read_bytes() == kept
+    longer = training.descend(net, loss, 0.3, 25, k=1, checkpoint=path)  # more steps are the same run
+    assert np.array_equal(longer.loss, training.descend(net, loss, 0.3, 25).loss)
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": 3}, "model: got int, needs a torch.nn.Module"),
+        ({"model": torch.nn.ReLU()}, "model: got no parameter that requires a gradient"),
+        ({"model": torch.nn.Linear(2, 2).half()}, "model: got torch.float16"),
+        ({"loss": lambda m: torch.ones(2)}, r"loss: got \(2,\)"),
+        ({"loss": lambda m: 1.0}, "loss: got float"),
+        ({"loss": lambda m: torch.tensor(1.0)}, "loss: does not depend on the model"),
+        ({"loss": lambda m: torch.tensor(np.nan)}, "loss: got nan"),
+        ({"k": 0}, "k: got 0"),
+        ({"k": 10**6}, "k: got 1000000, needs at most 363"),
+        ({"tolerance": 0.0}, "tolerance: got 0.0"),
+        ({"block": 0}, "block: got 0"),
+        ({"basis": 2}, "basis: got 2"),
+        ({"seed": -1}, "seed: got -1"),
+        ({"threads": 0}, "threads: got 0"),
+    ],
+)
+def test_bad_arguments_of_sharpness_are_named(change, message):
+    net, loss = problem()
+    arguments = {"model": net, "loss": loss} | change
+    with pytest.raises(ValueError, match=message):
+        training.sharpness(arguments.pop("model"), arguments.pop("loss"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate: got -1.0"),
+        ({"learning_rate": [0.1, 0.2]}, r"learning_rate: got shape \(2,\)"),
+        ({"steps": -1}, "steps: got -1"),
+        ({"every": 0}, "every: got 0"),
+        ({"k": 1, "layers": ["9.weight"]}, "layers: got"),
+        ({"k": 1, "layers": "0.weight"}, "layers: got '0.weight'"),
+        ({"sharpness_every": 1, "eigenvalues": 10**6}, "eigenvalues: got 1000000"),
+        ({"checkpoint_every": 0}, "checkpoint_every: got 0"),
+    ],
+)
+def test_bad_arguments_of_descend_are_named(change, message):
+    net, loss = problem()
+    arguments = {"learning_rate": 0.1, "steps": 2} | change
+    with pytest.raises(ValueError, match=message):
+        training.descend(net, loss, **arguments)
