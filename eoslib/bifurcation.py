@@ -22,6 +22,7 @@ from typing import Any
 
 import mpmath
 import numpy as np
+import sympy as sp
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, fsolve
 
@@ -42,7 +43,7 @@ def rate(overshoot: Any, depth: int) -> Any:
     Raises
     ------
     ValueError
-        If `depth` is below 2 or an overshoot is below 1.
+        If `depth` is below 2, or an overshoot is not a finite number of at least 1.
 
     Examples
     --------
@@ -52,9 +53,7 @@ def rate(overshoot: Any, depth: int) -> Any:
     4.0
     """
     depth = validate.integer("depth", depth, least=2)
-    if np.any(np.asarray(overshoot) < 1):
-        raise ValueError(f"overshoot: got {overshoot!r}, needs numbers >= 1")
-    D, E = _coefficients(overshoot, depth)
+    D, E = _coefficients(_numbers("overshoot", overshoot, least=1), depth)
     power = 1 - mpmath.mpf(2) / depth if isinstance(overshoot, mpmath.mpf) else 1 - 2 / depth
     return D * (D / E) ** power
 
@@ -79,6 +78,11 @@ def critical_orbit(overshoot: Any, depth: int, steps: int) -> list:
 
     Takes floats, arrays, mpmath and SymPy numbers.
 
+    Raises
+    ------
+    ValueError
+        If `overshoot` is not finite and real, `depth` or `steps` is out of range, or the orbit overflows.
+
     Examples
     --------
     Depth 2 at q = 4: 1 -> 2 -> -2 -> 2, the outer two-cycle.
@@ -87,12 +91,49 @@ def critical_orbit(overshoot: Any, depth: int, steps: int) -> list:
     [2.0, -2.0, 2.0]
     """
     depth = validate.integer("depth", depth, least=2)
-    D, E = _coefficients(overshoot, depth)
+    D, E = _coefficients(_numbers("overshoot", overshoot), depth)
     orbit, w = [], 1
-    for _ in range(validate.integer("steps", steps, least=1)):
-        w = w + w ** (depth - 1) * (D - E * w**depth) / depth
+    for k in range(validate.integer("steps", steps, least=1)):
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                w = w + w ** (depth - 1) * (D - E * w**depth) / depth
+            finite = not isinstance(w, float | np.ndarray) or np.all(np.isfinite(w))
+        except OverflowError:  # plain floats say so in powers only
+            finite = False
+        if not finite:
+            raise ValueError(f"overshoot: got {overshoot!r}, whose orbit overflows at step {k + 1}")
         orbit.append(w)
     return orbit
+
+
+def _numbers(name, value, *, least=-np.inf):
+    """Check numbers, but leave mpmath's and SymPy's what they are."""
+    need = "needs finite real numbers" + (f" >= {least}" if least > -np.inf else "")
+    if isinstance(value, mpmath.mpf):
+        if not (mpmath.isfinite(value) and value >= least):
+            raise ValueError(f"{name}: got {value}, {need}")
+        return value
+    if isinstance(value, sp.Expr):
+        if not (value.is_real and value.is_finite and (least == -np.inf or value >= least)):
+            raise ValueError(f"{name}: got {value}, {need}")
+        return value
+    array = validate.real(name, value, need=need)
+    if np.any(array < least):
+        raise ValueError(f"{name}: got {value!r}, {need}")
+    return float(array) if array.ndim == 0 else array
+
+
+def _ladder(rates, least):
+    """Check an increasing or decreasing sequence of plain or mpmath numbers."""
+    try:
+        rates = [_numbers("rates", x) for x in rates]
+    except TypeError:
+        raise ValueError(f"rates: got {rates!r}, needs a sequence of numbers") from None
+    if len(rates) < least:
+        raise ValueError(f"rates: got {len(rates)} of them, needs at least {least}")
+    if any(np.ndim(x) for x in rates) or any(a == b for a, b in zip(rates, rates[1:])):
+        raise ValueError(f"rates: got {rates}, needs single numbers, neighbours different")
+    return rates
 
 
 def _coefficients(r, depth):
@@ -124,7 +165,7 @@ def superstable(depth: int, period: int, near: float, *, digits: int = 30) -> An
     near : float or mpf
         First guess of the overshoot.
     digits : int
-        Decimal digits carried (mpmath).
+        Decimal digits carried (mpmath), at least 15. Newton's last move is below ``10^(4 - digits)``.
 
     Returns
     -------
@@ -133,6 +174,8 @@ def superstable(depth: int, period: int, near: float, *, digits: int = 30) -> An
 
     Raises
     ------
+    ValueError
+        If `depth` is below 2, `period` below 1, `digits` below 15, or `near` is not a finite number.
     RuntimeError
         If Newton's method does not settle, or settles on a cycle of a smaller period.
 
@@ -143,7 +186,8 @@ def superstable(depth: int, period: int, near: float, *, digits: int = 30) -> An
     >>> mpmath.nstr(superstable(2, 2, 1.4), 12)
     '1.41421356237'
     """
-    period = validate.integer("period", period, least=1)
+    depth, period = validate.integer("depth", depth, least=2), validate.integer("period", period, least=1)
+    digits, near = validate.integer("digits", digits, least=15), _numbers("near", near)
     with mpmath.workdps(digits):
         r = mpmath.mpf(near)
         small = mpmath.mpf(10) ** (4 - digits)
@@ -166,13 +210,20 @@ def cascade(depth: int, doublings: int, *, digits: int = 30) -> list:
 
     Each guess is extrapolated with the last ratio of gaps; nothing about the limit is put in.
 
+    Raises
+    ------
+    ValueError
+        If `depth` is below 2, `doublings` below 1, or `digits` below 15.
+    RuntimeError
+        As `superstable`.
+
     Examples
     --------
     >>> [mpmath.nstr(q, 7) for q in cascade(2, 2)]
     ['1.0', '2.242641', '2.525979']
     """
     doublings = validate.integer("doublings", doublings, least=1)
-    depth = validate.integer("depth", depth, least=2)
+    depth, digits = validate.integer("depth", depth, least=2), validate.integer("digits", digits, least=15)
     with mpmath.workdps(digits):
         limit = zero_hit(depth)
         second = brentq(lambda r: critical_orbit(r, depth, 2)[-1] - 1, 1 + 1e-6, limit)
@@ -188,25 +239,37 @@ def cascade(depth: int, doublings: int, *, digits: int = 30) -> list:
 def feigenbaum(rates: Sequence) -> list:
     r"""Ratios of successive gaps, :math:`\delta_n = (q_n - q_{n-1})/(q_{n+1} - q_n)`; they tend to 4.6692016...
 
+    Raises
+    ------
+    ValueError
+        If there are fewer than three rates, one is not a finite number, or two neighbours are equal.
+
     Examples
     --------
     >>> feigenbaum([0.0, 4.0, 5.0])
     [4.0]
     """
-    if len(rates) < 3:
-        raise ValueError(f"rates: got {len(rates)} of them, needs at least 3")
+    rates = _ladder(rates, 3)
     return [(b - a) / (c - b) for a, b, c in zip(rates, rates[1:], rates[2:])]
 
 
 def accumulation(rates: Sequence) -> Any:
     """Limit of a cascade by extrapolating its last three members as a geometric series.
 
+    Raises
+    ------
+    ValueError
+        As `feigenbaum`, or if the last two gaps are equal or grow, so that there is no limit.
+
     Examples
     --------
     >>> accumulation([0.0, 1.0, 1.5])
     2.0
     """
+    rates = _ladder(rates, 3)
     ratio = feigenbaum(rates[-3:])[0]
+    if not abs(ratio) > 1:
+        raise ValueError(f"rates: got gaps that do not shrink (last ratio {float(ratio):.6g}), needs a convergent cascade")
     return rates[-1] + (rates[-1] - rates[-2]) / (ratio - 1)
 
 
@@ -231,7 +294,8 @@ def _outer_root(depth, multiple):
         D, E = _coefficients(r, depth)
         return r ** (depth - 2) * (E * r**depth - D) - multiple * depth
 
-    return brentq(excess, 1.0, 3.0, xtol=1e-15, rtol=1e-15)
+    # at r = 1 + s/L the left side grows like exp(2s) (1 + s), so that a root has s below log L + 4
+    return brentq(excess, 1.0, min(3.0, 1 + (4 + np.log(depth)) / depth), xtol=1e-15, rtol=1e-15)
 
 
 def _outer_odd(depth):
@@ -241,16 +305,19 @@ def _outer_odd(depth):
     """
 
     def cycle(k):
-        power = (1 + k ** (depth - 1)) / (1 - k ** (2 * depth - 1))
-        return power ** (1 / depth), depth * (1 + k) * power ** (2 / depth) / (power * (power - 1))
+        """P in units of the minimum, and log q; P^L - 1 is too small for a difference in deep networks."""
+        log_excess = (depth - 1) * np.log(k) + np.log1p(k**depth) - np.log1p(-(k ** (2 * depth - 1)))
+        log_power = np.log1p(np.exp(log_excess))
+        return np.exp(log_power / depth), np.log(depth * (1 + k)) - (1 - 2 / depth) * log_power - log_excess
 
     def excess(k):
-        outer, q = cycle(k)
-        r = overshoot(q, depth)
+        outer, log_q = cycle(k)
+        r = overshoot(np.exp(log_q), depth)
         return r * _critical_point(r, depth) - outer
 
-    edge = brentq(lambda k: cycle(k)[1] - 2, 0.1, 1 - 1e-9)  # q falls with k; divergence lies beyond the edge q = 2
-    return overshoot(cycle(brentq(excess, 0.1, edge, xtol=1e-15, rtol=1e-15))[1], depth)
+    # q falls with k; divergence lies beyond the edge q = 2, and far below q = 100 at every depth up to 10^6
+    edge, far = (brentq(lambda k, q=q: cycle(k)[1] - np.log(q), 0.01, 1 - 1e-12) for q in (2, 100))
+    return overshoot(np.exp(cycle(brentq(excess, far, edge, xtol=1e-15, rtol=1e-15))[1]), depth)
 
 
 @dataclass(frozen=True)
@@ -314,8 +381,15 @@ def _window(depth, r, period):
 
         return equations
 
-    born = fsolve(condition(1.0), (c + 1 / curvature, q + unit), xtol=1e-13)[1]
-    doubled = fsolve(condition(-1.0), (c - 1 / curvature, q - 3 * unit), xtol=1e-13)[1]
+    def solve(multiplier, guess):
+        found, _, flag, message = fsolve(condition(multiplier), guess, xtol=1e-13, full_output=True)
+        # the residual says whether the last digits that the tolerance asks for matter
+        if flag != 1 and np.abs(condition(multiplier)(found)).max() > 1e-10:
+            raise RuntimeError(f"depth {depth}: no cycle of period {period} with multiplier {multiplier}: {message}")
+        return found[1]
+
+    born = solve(1.0, (c + 1 / curvature, q + unit))
+    doubled = solve(-1.0, (c - 1 / curvature, q - 3 * unit))
 
     def crisis(x):
         start = _critical_point(overshoot(x, depth), depth)
@@ -376,8 +450,8 @@ def scan(depth: int, q: ArrayLike, *, steps: int = 3000, keep: int = 200, start:
     steps, keep : int
         Steps made in all, and how many of the last are kept; the exponents are means over all but the first third.
     start : float
-        First layer value in units of the minimum; from small ones deep networks take long to leave the saddle. Up to eight
-        layers and below ``landmarks(depth).sign_change`` at most one positive cycle attracts, whatever the start.
+        First layer value in units of the minimum; from small ones deep networks take long to leave the saddle. Below
+        ``landmarks(depth).sign_change`` at most one positive cycle attracts, whatever the start.
 
     Returns
     -------
@@ -399,7 +473,7 @@ def scan(depth: int, q: ArrayLike, *, steps: int = 3000, keep: int = 200, start:
     depth = validate.integer("depth", depth, least=2)
     q = np.atleast_1d(validate.positive("q", q))
     steps, keep = validate.integer("steps", steps, least=3), validate.integer("keep", keep, least=1)
-    if keep > steps or not 0 < start < FAR:
+    if keep > steps or not 0 < float(validate.positive("start", start)) < FAR:
         raise ValueError(f"keep, start: got {keep}, {start}, needs keep <= steps = {steps} and 0 < start < {FAR}")
     u, gone = np.full(q.shape, float(start)), np.zeros(q.shape, bool)
     sums, orbits, counted = np.zeros((2,) + q.shape), np.empty(q.shape + (keep,)), 0
@@ -423,22 +497,63 @@ def scan(depth: int, q: ArrayLike, *, steps: int = 3000, keep: int = 200, start:
 
 
 def period(orbits: ArrayLike, *, longest: int = 16, tolerance: float = 1e-6) -> np.ndarray:
-    """Smallest period of each orbit, 0 where none up to `longest` fits.
+    """Smallest period of each orbit, 0 where none up to `longest` fits or the orbit has not settled.
+
+    An orbit has the period p if every p-th state is the same over the whole record: to `tolerance` times the orbit's
+    largest value, and to a thousandth of what tells p from every smaller period. The second condition keeps an orbit
+    that is still creeping to rest in smaller and smaller swings from being called a cycle.
+
+    Parameters
+    ----------
+    orbits : (n, T) array_like
+        Consecutive states, ``T >= 2 * longest``; rows with infinities have no period.
+    longest : int
+        Longest period looked for.
+    tolerance : float
+        Relative to the largest value of the orbit.
+
+    Returns
+    -------
+    (n,) ndarray of int
+
+    Raises
+    ------
+    ValueError
+        If `orbits` is not real or has another shape, or `longest` or `tolerance` is not positive.
+
+    Notes
+    -----
+    Swings that shrink by less than a thousandth over the record are not told from a cycle: keep more states.
 
     Examples
     --------
     >>> period(np.array([[1.0, 2.0, 1.0, 2.0], [3.0, 3.0, 3.0, 3.0], [1.0, 2.0, 4.0, 8.0]]), longest=2).tolist()
     [2, 1, 0]
+
+    Just before the edge the swings shrink by a thousandth a step, too slowly for a difference of neighbours to show:
+
+    >>> period(scan(2, [1.999], steps=3000, keep=48).orbits).tolist()
+    [0]
     """
-    orbits = np.asarray(orbits, dtype=float)
+    orbits = np.asarray(orbits)
+    if orbits.dtype.kind not in "iuf":
+        raise ValueError(f"orbits: got dtype {orbits.dtype}, needs real numbers")
     longest = validate.integer("longest", longest, least=1)
-    if orbits.ndim != 2 or orbits.shape[1] < 2 * longest:
-        raise ValueError(f"orbits: got shape {orbits.shape}, needs (n, T) with T >= 2 * longest = {2 * longest}")
-    answer = np.zeros(len(orbits), dtype=int)
+    tolerance = validate.positive("tolerance", tolerance)
+    if tolerance.ndim or orbits.ndim != 2 or orbits.shape[1] < 2 * longest:
+        raise ValueError(
+            f"orbits, tolerance: got shapes {orbits.shape}, {tolerance.shape}, needs (n, T) with "
+            f"T >= 2 * longest = {2 * longest}, and one number"
+        )
     finite = np.isfinite(orbits).all(axis=1)
-    safe = np.where(finite[:, None], orbits, 0.0)
-    for p in range(longest, 0, -1):
-        answer[finite & (np.abs(safe[:, p:] - safe[:, :-p]).max(axis=1) < tolerance)] = p
+    safe = np.where(finite[:, None], orbits, 0.0).astype(float)
+    size, telling = np.abs(safe).max(axis=1), np.full(len(safe), np.inf)
+    answer = np.zeros(len(safe), dtype=int)
+    for p in range(1, longest + 1):
+        spread = np.max([np.ptp(safe[:, k::p], axis=1) for k in range(p)], axis=0)
+        fits = (spread <= tolerance * size) & (spread <= 1e-3 * telling)
+        answer = np.where((answer == 0) & finite & fits, p, answer)
+        telling = np.minimum(telling, spread)
     return answer
 
 
@@ -466,19 +581,33 @@ def pair_step(u: ArrayLike, q: ArrayLike, ratio: ArrayLike, depth: int) -> np.nd
     Raises
     ------
     ValueError
-        If `ratio` is not between 0 and 1.
+        If `ratio` is not a number between 0 and 1, `u` is not finite, `q` is not positive, or they do not broadcast to
+        one dimension.
 
     Examples
     --------
-    At the minimum of a two-layer network the eigenvalue is 1 - (q/2)(1 + ratio), beside a neutral one:
+    At the minimum of a two-layer network the eigenvalue is 1 - (q/2)(1 + ratio), beside a neutral one; the block is
+    symmetric:
 
-    >>> np.linalg.eigvals(pair_step([1.0], [2.0], 0.25, 2)[0, 0]).round(9).tolist()
+    >>> np.linalg.eigvalsh(pair_step([1.0], [2.0], 0.25, 2)[0, 0]).round(9).tolist()
     [-0.25, 1.0]
     """
-    depth = validate.integer("depth", depth, least=2)
-    if not 0 < ratio < 1:
-        raise ValueError(f"ratio: got {ratio!r}, needs a number between 0 and 1")
-    u, q = np.broadcast_arrays(np.atleast_1d(np.asarray(u, float)), np.atleast_1d(np.asarray(q, float)))
+    depth, ratio = validate.integer("depth", depth, least=2), _ratio(ratio)
+    u, q = np.atleast_1d(validate.real("u", u)), np.atleast_1d(validate.positive("q", q))
+    if u.ndim != 1 or q.ndim != 1 or 1 not in (u.size, q.size) and u.size != q.size:
+        raise ValueError(f"u, q: got shapes {u.shape}, {q.shape}, needs one dimension, and the same length or one")
+    return _pair_step(*np.broadcast_arrays(u, q), ratio, depth)
+
+
+def _ratio(value):
+    ratio = validate.real("ratio", value)
+    if ratio.ndim or not 0 < ratio < 1:
+        raise ValueError(f"ratio: got {value!r}, needs a number between 0 and 1")
+    return float(ratio)
+
+
+def _pair_step(u, q, ratio, depth):
+    """`pair_step` without checks."""
     b, layer = ratio ** (1 / depth), np.arange(depth)
     power = u[:, None] ** np.arange(2 * depth)
     v = power[:, depth - 1 - layer] * b**layer
@@ -518,7 +647,7 @@ def pair_exponent(
     Raises
     ------
     ValueError
-        If `ratio` is not between 0 and 1, or an orbit leaves for infinity.
+        If `ratio` is not between 0 and 1, another argument is out of range, or an orbit leaves for infinity.
 
     Examples
     --------
@@ -529,10 +658,12 @@ def pair_exponent(
     """
     depth = validate.integer("depth", depth, least=2)
     q = np.atleast_1d(validate.positive("q", q))
+    ratio, steps = _ratio(ratio), validate.integer("steps", steps, least=1)
+    transient, seed = validate.integer("transient", transient, least=0), validate.integer("seed", seed, least=0)
     x = np.random.default_rng(seed).standard_normal((2, q.size, depth, 1))
     u, total = np.full(q.shape, 0.7), np.zeros((2, q.size))
     for t in range(transient + steps):
-        x = pair_step(u, q, ratio, depth) @ x
+        x = _pair_step(u, q, ratio, depth) @ x
         size = np.linalg.norm(x, axis=(2, 3))
         x /= size[:, :, None, None]
         total += np.log(size) if t >= transient else 0.0
@@ -558,6 +689,12 @@ def pair_limit(depth: int, q: float, orbit: np.ndarray) -> float:
     float
         The ratio at which a multiplier of the pair block over the cycle leaves the unit disc, to about 1e-6.
 
+    Raises
+    ------
+    ValueError
+        If `q` is not positive, `orbit` is no row of finite numbers, or no ratio between 0.001 and 1 - 1e-6 separates
+        survival from loss.
+
     Examples
     --------
     Depth 2, the fixed point u = 1 at q = 2.5: it survives while 1 + ratio < 4/q.
@@ -565,15 +702,21 @@ def pair_limit(depth: int, q: float, orbit: np.ndarray) -> float:
     >>> round(pair_limit(2, 2.5, [1.0]), 5)
     0.6
     """
-    orbit = np.atleast_1d(np.asarray(orbit, dtype=float))
+    depth, orbit = validate.integer("depth", depth, least=2), np.atleast_1d(validate.real("orbit", orbit))
+    rate = validate.positive("q", q)
+    if rate.ndim or orbit.ndim != 1 or orbit.size == 0:
+        raise ValueError(f"orbit, q: got shapes {orbit.shape}, {rate.shape}, needs a row of numbers and one number")
+    rates = np.full(orbit.shape, float(rate))
 
     def excess(ratio):
-        blocks = pair_step(orbit, q, ratio, depth)
+        blocks = _pair_step(orbit, rates, ratio, depth)
         total = blocks[:, 0]
         for i in range(1, orbit.size):
             total = blocks[:, i] @ total
         return np.abs(np.linalg.eigvals(total)).max() - 1 - 1e-6
 
+    if not excess(1e-3) < 0 < excess(1 - 1e-6):
+        raise ValueError(f"orbit: got {orbit}, which at q = {q} no ratio of singular values makes unstable or stable")
     return brentq(excess, 1e-3, 1 - 1e-6, xtol=1e-9)
 
 
@@ -589,7 +732,7 @@ def network_scan(
     learning_rates : (n,) array_like
     steps, keep : int
     basis : tuple of two (d, d) arrays, optional
-        Left and right singular vectors of the target; by default those of LAPACK.
+        Left and right singular vectors of the target, orthogonal to 1e-6; by default those of LAPACK.
 
     Returns
     -------
@@ -597,16 +740,19 @@ def network_scan(
         ``singular_values`` (n, keep, d), sorted; ``modes`` (n, keep, d), the diagonal of the product in the target's basis, signed;
         ``rotation`` (n,), largest entry off that diagonal; ``sharpness`` (n, keep); ``diverged_at`` (n,), -1 if never.
 
+    Raises
+    ------
+    ValueError
+        As `descent.descend`, or if `basis` is not a pair of orthogonal matrices of the target's size.
+
     Examples
     --------
     >>> out = network_scan(np.full((2, 1, 1), 0.9), np.eye(1), [0.5], 200, 2)
     >>> out["modes"].round(6).ravel().tolist(), out["sharpness"].round(6).ravel().tolist()
     ([1.0, 1.0], [2.0, 2.0])
     """
-    if basis is None:
-        left, _, right = np.linalg.svd(M)
-        basis = left, right.T
-    left, right = basis
+    W, M = validate.weights(W, M, numpy_only=True)
+    left, right = _basis(M, basis)
     watch = {
         "product": lambda w: left.T @ network.product(w) @ right,
         "sharpness": lambda w: hessian.sharpness(w, M),
@@ -624,3 +770,17 @@ def network_scan(
         "sharpness": run.observed["sharpness"],
         "diverged_at": run.diverged_at,
     }
+
+
+def _basis(M, basis):
+    """Singular vectors to read the product in."""
+    if basis is None:
+        left, _, right = np.linalg.svd(M)
+        return left, right.T
+    if not isinstance(basis, tuple | list) or len(basis) != 2:
+        raise ValueError(f"basis: got {type(basis).__name__}, needs a pair of orthogonal matrices")
+    left, right = (validate.real("basis", side) for side in basis)
+    for side in (left, right):
+        if side.shape != M.shape or np.abs(side.T @ side - np.eye(len(side))).max() > 1e-6:
+            raise ValueError(f"basis: got a matrix of shape {side.shape}, needs orthogonal ones of shape {M.shape}")
+    return left, right

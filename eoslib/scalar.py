@@ -30,6 +30,10 @@ _FEIGENBAUM = 4.669
 _LEAST_DIVERGENCE = 4.0
 
 
+# Deepest network `window` looks at: its cost grows with the depth, to about three seconds here.
+_DEEPEST = 1000
+
+
 def _plain(array):
     """Return a Python float for a zero-dimensional float64 array and the array itself otherwise."""
     array = np.asarray(array)
@@ -40,6 +44,13 @@ def _checked(check, name, value):
     """Check `value`, but leave a Python number a Python number, so that it does not widen a float32 array."""
     array = check(name, value)
     return value if isinstance(value, (int, float)) else array
+
+
+def _finite(array, name, value, what):
+    """Return the array unless a number in it overflowed."""
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{name}: got {value}, needs numbers for which {what} is within the range of its floats")
+    return _plain(array)
 
 
 def step(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np.ndarray:
@@ -68,7 +79,8 @@ def step(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) 
     Raises
     ------
     ValueError
-        If an argument is not finite, `target` or `learning_rate` is not positive, or `depth` is below 2.
+        If an argument is not finite, `target` or `learning_rate` is not positive, `depth` is below 2, or `s` is so large
+        that the step overflows.
 
     Notes
     -----
@@ -85,8 +97,10 @@ def step(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) 
     target = _checked(validate.positive, "target", target)
     learning_rate = _checked(validate.positive, "learning_rate", learning_rate)
     s = _checked(validate.real, "s", s)
-    lower = s ** (depth - 1)
-    return _plain(s + learning_rate * (target - lower * s) * lower)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lower = np.asarray(s) ** (depth - 1)
+        new = s + learning_rate * (target - lower * s) * lower
+    return _finite(new, "s", s, "the step")
 
 
 def slope(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np.ndarray:
@@ -108,8 +122,10 @@ def slope(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike)
     target = _checked(validate.positive, "target", target)
     learning_rate = _checked(validate.positive, "learning_rate", learning_rate)
     s = _checked(validate.real, "s", s)
-    lower = s ** (depth - 2)
-    return _plain(1 + learning_rate * lower * ((depth - 1) * target - (2 * depth - 1) * lower * s * s))
+    with np.errstate(over="ignore", invalid="ignore"):
+        lower = np.asarray(s) ** (depth - 2)
+        slopes = 1 + learning_rate * lower * ((depth - 1) * target - (2 * depth - 1) * lower * s * s)
+    return _finite(slopes, "s", s, "the slope")
 
 
 def sharpness_at_minimum(target: ArrayLike, depth: int) -> np.ndarray:
@@ -121,7 +137,9 @@ def sharpness_at_minimum(target: ArrayLike, depth: int) -> np.ndarray:
     48.0
     """
     depth = validate.integer("depth", depth, least=2)
-    return _plain(depth * validate.positive("target", target) ** (2 - 2 / depth))
+    with np.errstate(over="ignore"):
+        sharpness = depth * validate.positive("target", target) ** (2 - 2 / depth)
+    return _finite(sharpness, "target", target, "the sharpness")
 
 
 def relative_rate(target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np.ndarray:
@@ -132,24 +150,47 @@ def relative_rate(target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np
     >>> relative_rate(9.0, 2, 0.125)  # 0.125 * 2 * 9
     2.25
     """
-    return _plain(validate.positive("learning_rate", learning_rate) * sharpness_at_minimum(target, depth))
+    rate, sharpness = validate.positive("learning_rate", learning_rate), sharpness_at_minimum(target, depth)
+    with np.errstate(over="ignore"):
+        q = rate * sharpness
+    return _finite(q, "learning_rate", learning_rate, "eta S")
 
 
 def _log_cosh(y):
-    """log cosh y, without loss of digits near zero."""
-    return np.log1p(2 * np.sinh(y / 2) ** 2)
+    """log cosh y for y >= 0, without loss of digits near zero and without overflow."""
+    near = np.minimum(y, 1.0)
+    return np.where(y < 1, np.log1p(2 * np.sinh(near / 2) ** 2), y + np.log1p(np.exp(-2 * y)) - np.log(2))
+
+
+def _nested(y2, divisors):
+    """1 + y2/d_1 (1 + y2/d_2 (1 + ...))."""
+    value = 1.0
+    for divisor in reversed(divisors):
+        value = 1 + y2 / divisor * value
+    return value
+
+
+# y below 1: what is left out is below 1e-17
+_SINH = [2 * k * (2 * k + 1) for k in range(1, 9)]  # sinh y = y (1 + y^2/6 (1 + y^2/20 (...)))
+_TURN = [2 * k * (2 * k + 3) for k in range(1, 9)]  # y cosh y - sinh y = y^3/3 (1 + y^2/10 (1 + y^2/28 (...)))
+
+
+def _log_sinh_ratio(y):
+    """Value and derivative of log(sinh(y)/y) for y >= 0, without loss of digits near zero and without overflow."""
+    near, far = np.minimum(y, 1.0), np.maximum(y, 1.0)
+    square = near * near
+    small = np.log1p(square / 6 * _nested(square, _SINH[1:])), near / 3 * _nested(square, _TURN) / _nested(square, _SINH)
+    large = far + np.log1p(-np.exp(-2 * far)) - np.log(2 * far), 1 / np.tanh(far) - 1 / far
+    return tuple(np.where(y < 1, a, b) for a, b in zip(small, large))
 
 
 def _log_edge_ratio(t, depth):
     """Value and derivative of log(q / 2) along the branch, without loss of digits near ``t = 0``."""
-    steps = np.arange(depth - 1, 0, -2)  # sinh(Lt)/sinh(t) is the sum of cosh((L-1-2k) t) over k < L
-    t = np.asarray(t, dtype=float)[..., None]
-    excess = 4 / depth * np.sum(np.sinh(steps * t / 2) ** 2, axis=-1)
-    excess_rise = 2 / depth * np.sum(steps * np.sinh(steps * t), axis=-1)
-    t = t[..., 0]
+    t = np.asarray(t, dtype=float)
+    (above, above_rise), (below, below_rise) = _log_sinh_ratio(t), _log_sinh_ratio(depth * t)
     outer, inner, power = 2 * depth - 1, depth - 1, 1 - 2 / depth
-    value = -np.log1p(excess) + (1 + power) * _log_cosh(outer * t) - power * _log_cosh(inner * t)
-    rise = (1 + power) * outer * np.tanh(outer * t) - power * inner * np.tanh(inner * t) - excess_rise / (1 + excess)
+    value = above - below + (1 + power) * _log_cosh(outer * t) - power * _log_cosh(inner * t)
+    rise = (1 + power) * outer * np.tanh(outer * t) - power * inner * np.tanh(inner * t) + above_rise - depth * below_rise
     return value, rise
 
 
@@ -173,6 +214,11 @@ def branch(t: ArrayLike, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     q, low, high : float or array
         ``q = eta S`` at which this cycle exists, and its two layer values in units of ``m^(1/L)``.
 
+    Raises
+    ------
+    ValueError
+        If `t` is negative or not finite, or so large that q, which grows like ``L exp((2L-2)t)``, overflows.
+
     Examples
     --------
     >>> branch(0.0, 3)  # the branch leaves the minimum at q = 2
@@ -180,33 +226,43 @@ def branch(t: ArrayLike, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     """
     depth = validate.integer("depth", depth, least=2)
     t = validate.positive("t", t, zero=True)
-    q = 2 * np.exp(_log_edge_ratio(t, depth)[0])
+    with np.errstate(over="ignore"):
+        q = _finite(2 * np.exp(_log_edge_ratio(t, depth)[0]), "t", t, "q(t)")
     mean = (_log_cosh((depth - 1) * t) - _log_cosh((2 * depth - 1) * t)) / depth
     return _plain(q), _plain(np.exp(mean - t)), _plain(np.exp(mean + t))
 
 
 def _branch_slopes(t, depth):
     """Slopes of the map at the low and the high point of the cycle with parameter ``t``."""
-    z = np.exp(2 * np.asarray(t, dtype=float))
-    chain = sum(z**k for k in range(depth))  # (z^L - 1)/(z - 1)
-    weight = depth * (1 + z ** (depth - 1)) / chain
-    at_low = 1 + (depth - 1) * (z - 1) - weight / z ** (depth - 1)
-    at_high = 1 - (depth - 1) * (z - 1) / z - weight * z ** (depth - 1)
+    t = np.asarray(t, dtype=float)
+    z, down = np.exp(2 * t), np.exp(-2 * (depth - 1) * t)
+    # L (1 + z^(L-1)) / (1 + z + ... + z^(L-1)) = 2 cosh((L-1)t) (sinh(t)/t) / (sinh(Lt)/(Lt))
+    weight = 2 * np.exp(_log_cosh((depth - 1) * t) + _log_sinh_ratio(t)[0] - _log_sinh_ratio(depth * t)[0])
+    at_low = 1 + (depth - 1) * np.expm1(2 * t) - weight * down
+    at_high = 1 + (depth - 1) * np.expm1(-2 * t) - weight / down
     return at_low, at_high
 
 
 def branch_multiplier(t: ArrayLike, depth: int) -> np.ndarray:
     r"""Two-step multiplier :math:`F'(\rho_1)F'(\rho_2)` of the cycle with :math:`\rho_2/\rho_1 = e^{2t}`.
 
-    The cycle attracts where it lies strictly between -1 and 1.
+    The cycle attracts where it lies strictly between -1 and 1. Along the branch it falls from 1 to minus infinity.
+
+    Raises
+    ------
+    ValueError
+        If `t` is negative or not finite, or so large that the multiplier overflows.
 
     Examples
     --------
     >>> branch_multiplier(0.0, 5)  # at the edge the two-step slope is (1 - 2)^2
     1.0
     """
-    at_low, at_high = _branch_slopes(t, validate.integer("depth", depth, least=2))
-    return _plain(at_low * at_high)
+    depth, t = validate.integer("depth", depth, least=2), validate.positive("t", t, zero=True)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        at_low, at_high = _branch_slopes(t, depth)
+        multiplier = at_low * at_high
+    return _finite(multiplier, "t", t, "the multiplier")
 
 
 def branch_parameter(q: ArrayLike, depth: int) -> np.ndarray:
@@ -218,6 +274,8 @@ def branch_parameter(q: ArrayLike, depth: int) -> np.ndarray:
     ------
     ValueError
         If some ``q`` is below 2 or not finite (there is no positive two-cycle).
+    RuntimeError
+        If Newton's method does not settle (not known to happen).
 
     Examples
     --------
@@ -230,19 +288,18 @@ def branch_parameter(q: ArrayLike, depth: int) -> np.ndarray:
         raise ValueError(f"q: got {q}, needs eta S >= 2 for a positive two-cycle")
     goal = np.log1p((q - 2) / 2)
     # log(q/2) starts like curvature t^2 / 2 and ends like 2 (L-1) t; Newton with a bracket, from the first of these
-    curvature = (2 * depth - 1) ** 2 * (1 + (1 - 2 / depth)) - (1 - 2 / depth) * (depth - 1) ** 2 - (depth**2 - 1) / 3
-    low, high = np.zeros_like(goal), np.sqrt(2 * goal / curvature) + goal / (depth - 1)
+    curvature = 4 / 3 * (depth - 1) * (5 * depth - 4)
     t = np.sqrt(2 * goal / curvature)
+    low, high = np.zeros_like(goal), t + goal / (depth - 1)
     for _ in range(80):
         value, rise = _log_edge_ratio(t, depth)
         low, high = np.where(value < goal, t, low), np.where(value < goal, high, t)
         newton = t - (value - goal) / np.where(rise > 0, rise, 1)
         new = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        done = np.all(np.abs(new - t) <= 2e-16 * np.abs(t))
-        t = np.where(goal > 0, new, 0.0)
-        if done:
-            break
-    return _plain(t)
+        move, t = np.abs(new - t), np.where(goal > 0, new, 0.0)
+        if np.all(move <= 4e-16 * t):  # two roundings; near t the moves of Newton's method square each time
+            return _plain(t)
+    raise RuntimeError(f"branch_parameter: no convergence for q = {q[move > 4e-16 * t] if q.ndim else q}")
 
 
 def _reject_past_divergence(q, depth, learning_rate, what):
@@ -361,7 +418,7 @@ def sharpness_on_cycle(target: float, depth: int, learning_rate: float) -> Cycle
     True
     """
     cycle = two_cycle(target, depth, learning_rate)
-    at_low, at_high = _branch_slopes(cycle.t, validate.integer("depth", depth, least=2))
+    at_low, at_high = _branch_slopes(cycle.t, depth)
     rate = np.asarray(learning_rate, dtype=float)
     return CycleSharpness(at_low=_plain((1 - at_low) / rate), at_high=_plain((1 - at_high) / rate))
 
@@ -420,9 +477,9 @@ def _cycle_through(q, depth, period, start):
             multiplier *= factor
         move = (u - start) / (1 - multiplier)
         start = start + move
-        if abs(move) < 1e-15:
-            break
-    return start, multiplier
+        if abs(move) < 1e-14:  # a few roundings of a number near 1
+            return start, multiplier
+    raise RuntimeError(f"no cycle of period {period} found near {start} at q = {q}")
 
 
 def _period_eight(depth, superstable):
@@ -490,7 +547,7 @@ def window(depth: int) -> Window:
     Parameters
     ----------
     depth : int
-        Number of layers, at least 2.
+        Number of layers, 2 to 1000.
 
     Returns
     -------
@@ -500,7 +557,7 @@ def window(depth: int) -> Window:
     Raises
     ------
     ValueError
-        If `depth` is not a whole number of at least 2.
+        If `depth` is not a whole number from 2 to 1000 (the time grows with the depth, to a few seconds).
 
     Notes
     -----
@@ -516,7 +573,10 @@ def window(depth: int) -> Window:
     >>> round(w.period_four, 9), round(w.sign_change, 9), round(w.divergence, 9)
     (2.472135955, 3.196152423, 4.0)
     """
-    return _window(validate.integer("depth", depth, least=2))
+    depth = validate.integer("depth", depth, least=2)
+    if depth > _DEEPEST:
+        raise ValueError(f"depth: got {depth}, needs at most {_DEEPEST} for the thresholds beyond the two-cycle")
+    return _window(depth)
 
 
 def lyapunov(

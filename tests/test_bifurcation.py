@@ -15,6 +15,7 @@ from eoslib import bifurcation, network, scalar, transverse
 
 DEPTHS = range(2, 9)
 RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "full_matrix_bifurcation.py"
+ONE = np.ones((2, 1, 1))
 quick = settings(derandomize=True, deadline=None, max_examples=25)
 
 
@@ -186,6 +187,22 @@ def test_period_detection():
     assert bifurcation.period(rows).tolist() == [1, 2, 3, 8, 16, 0, 0]
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_period_knows_no_units_and_tells_creeping_from_cycling(scale):
+    creeping = bifurcation.scan(2, [1.999, 2.0], steps=3000, keep=48).orbits
+    settled = bifurcation.scan(2, [1.9, 2.05, 2.5, 2.585], steps=20000, keep=48).orbits
+    assert bifurcation.period(scale * creeping).tolist() == [0, 0]
+    assert bifurcation.period(scale * settled).tolist() == [1, 2, 4, 8]
+    # long enough the first is at rest: 0.999^40000 is 1e-18
+    assert bifurcation.period(scale * bifurcation.scan(2, [1.999], steps=40000, keep=48).orbits).tolist() == [1]
+
+
+@pytest.mark.parametrize("depth", [64, 65, 200, 201])
+def test_landmarks_of_deep_networks_of_both_parities(depth):
+    m, w = bifurcation.landmarks(depth), scalar.window(depth)
+    np.testing.assert_allclose([m.sign_change, m.divergence], [w.sign_change, w.divergence], rtol=1e-11)
+
+
 # -- rotation of singular vectors -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("depth", (2, 3, 4, 5))
 def test_pair_step_against_the_hessian_of_matrices(depth):
@@ -280,6 +297,39 @@ def test_a_record_of_another_seed_is_noticed():
         (lambda: bifurcation.pair_exponent(3, [2.0], 1.5), "ratio"),
         (lambda: bifurcation.pair_exponent(3, [6.0], 0.5), "q"),
         (lambda: bifurcation.period(np.zeros((2, 3))), "orbits"),
+        (lambda: bifurcation.period(np.zeros((2, 40), complex)), "orbits"),
+        (lambda: bifurcation.period(np.zeros((2, 40)), tolerance=np.nan), "tolerance"),
+        (lambda: bifurcation.period(np.zeros((2, 40)), tolerance=-1), "tolerance"),
+        (lambda: bifurcation.rate(np.nan, 3), "overshoot"),
+        (lambda: bifurcation.rate("a", 3), "overshoot"),
+        (lambda: bifurcation.rate(mpmath.mpf("nan"), 3), "overshoot"),
+        (lambda: bifurcation.critical_orbit(np.inf, 3, 2), "overshoot"),
+        (lambda: bifurcation.critical_orbit(1e100, 3, 9), "overshoot"),
+        (lambda: bifurcation.critical_orbit(np.array([1.2, 1e100]), 3, 9), "overshoot"),
+        (lambda: bifurcation.critical_orbit(sp.I, 3, 2), "overshoot"),
+        (lambda: bifurcation.superstable(2, 2, np.nan), "near"),
+        (lambda: bifurcation.superstable(1, 2, 1.4), "depth"),
+        (lambda: bifurcation.cascade(2, 2, digits=1), "digits"),
+        (lambda: bifurcation.feigenbaum([1.0, np.nan, 3.0]), "rates"),
+        (lambda: bifurcation.feigenbaum([1.0, 1.0, 3.0]), "rates"),
+        (lambda: bifurcation.feigenbaum(None), "rates"),
+        (lambda: bifurcation.accumulation([1.0, 2.0, 4.0]), "rates"),
+        (lambda: bifurcation.accumulation([1.0, 2.0]), "rates"),
+        (lambda: bifurcation.pair_step([np.nan], [2.0], 0.5, 3), "u"),
+        (lambda: bifurcation.pair_step([1.0], [np.inf], 0.5, 3), "q"),
+        (lambda: bifurcation.pair_step([1.0, 1.1], [2.0] * 3, 0.5, 3), "u, q"),
+        (lambda: bifurcation.pair_step([1.0], [2.0], np.nan, 3), "ratio"),
+        (lambda: bifurcation.pair_exponent(3, [2.0], 0.5, steps=0), "steps"),
+        (lambda: bifurcation.pair_exponent(3, [2.0], 0.5, steps=-3), "steps"),
+        (lambda: bifurcation.pair_exponent(3, [2.0], 0.5, transient=-50), "transient"),
+        (lambda: bifurcation.pair_limit(3, np.nan, [1.0]), "q"),
+        (lambda: bifurcation.pair_limit(3, 2.1, [1.0, np.nan]), "orbit"),
+        (lambda: bifurcation.pair_limit(3, 1.0, [1.0]), "orbit"),
+        (lambda: bifurcation.scan(2, [2.0], start=np.nan), "start"),
+        (lambda: bifurcation.network_scan(ONE, np.eye(1), [0.5], 9, 1, basis=(ONE[0] * np.nan, ONE[0])), "basis"),
+        (lambda: bifurcation.network_scan(ONE, np.eye(1), [0.5], 9, 1, basis=(2 * ONE[0], ONE[0])), "basis"),
+        (lambda: bifurcation.network_scan(ONE, np.eye(1), [0.5], 9, 1, basis=7), "basis"),
+        (lambda: bifurcation.network_scan(ONE, np.eye(2), [0.5], 9, 1), "M"),
     ],
 )
 def test_bad_input_names_the_argument(call, word):

@@ -1,5 +1,6 @@
 """The one-mode map against the full matrices, against direct orbits and against polynomial roots."""
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -124,6 +125,33 @@ def test_branch_parameter_inverts_the_branch(depth, t):
     np.testing.assert_allclose(scalar.branch_parameter(q, depth), t, rtol=1e-14 + 4e-16 / t**2, atol=3e-8)
 
 
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(depth=st.integers(2, 1000), share=st.floats(-8, 2).map(lambda x: 10.0**x))
+def test_branch_and_multiplier_against_fifty_digits(depth, share):
+    t = share / depth
+    with mpmath.workdps(50):
+        z, half = mpmath.exp(2 * mpmath.mpf(t)), mpmath.mpf(t)
+        low, high = (mpmath.cosh((2 * depth - 1) * half), mpmath.cosh((depth - 1) * half))
+        q = 2 * depth * mpmath.sinh(half) * low / mpmath.sinh(depth * half) * (low / high) ** (1 - mpmath.mpf(2) / depth)
+        chain = (z**depth - 1) / (z - 1)
+        slopes = (
+            1 + (depth - 1) * (z - 1) - depth * (1 + z ** (1 - depth)) / chain,
+            1 - (depth - 1) * (1 - 1 / z) - depth * z ** (depth - 1) * (1 + z ** (depth - 1)) / chain,
+        )
+    # logarithms of up to 200 are rounded before the exponential is taken
+    assert scalar.branch(t, depth)[0] == pytest.approx(float(q), rel=1e-13)
+    # differences of numbers up to the larger of both slopes
+    expected = float(slopes[0] * slopes[1])
+    assert abs(scalar.branch_multiplier(t, depth) - expected) < 1e-12 * (1 + abs(expected))
+
+
+def test_branch_parameter_settles_for_every_size_of_q():
+    q = np.r_[2, 2 + np.logspace(-15, 2, 400), 1e10, 1e100, 1e300]
+    for depth in (2, 3, 8, 100, 10**6):
+        t = scalar.branch_parameter(q, depth)
+        np.testing.assert_allclose(scalar.branch(t, depth)[0], q, rtol=1e-12)
+
+
 def test_two_layers_have_a_closed_form():
     for q in (2.01, 2.3, 3.9):
         c = scalar.two_cycle(7.0, 2, q / 14)
@@ -232,6 +260,16 @@ def test_arrays_and_floats_agree_and_float32_stays():
         (lambda: scalar.two_cycle(1.0, 2, 2.0), "learning_rate"),  # q = 4, where orbits diverge
         (lambda: scalar.sharpness_on_cycle(1.0, 2, 0.9), "learning_rate"),
         (lambda: scalar.branch(-0.1, 2), "t"),
+        (lambda: scalar.branch(400.0, 3), "t"),
+        (lambda: scalar.branch(0.2, 2000), "t"),
+        (lambda: scalar.branch_multiplier(np.nan, 3), "t"),
+        (lambda: scalar.branch_multiplier(-0.1, 3), "t"),
+        (lambda: scalar.branch_multiplier(0.2, 2000), "t"),
+        (lambda: scalar.step(1e200, 1.0, 3, 0.1), "s"),
+        (lambda: scalar.slope(np.array([1.0, -1e200]), 1.0, 3, 0.1), "s"),
+        (lambda: scalar.sharpness_at_minimum(1e250, 3), "target"),
+        (lambda: scalar.relative_rate(1e200, 2, 1e200), "learning_rate"),
+        (lambda: scalar.window(1001), "depth"),
         (lambda: scalar.branch_parameter(1.9, 2), "q"),
         (lambda: scalar.window(1), "depth"),
         (lambda: scalar.lyapunov(1.0, 2, 2.0), "learning_rate"),  # likewise
