@@ -1,4 +1,4 @@
-# make book · make test · make lab · make check · make outputs · make pins · make clean; each sets up .venv by itself.
+# make book · make test · make lab · make check · make outputs · make recorded [NAME=...] · make pins · make clean; each sets up .venv by itself.
 PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 V := .venv/bin
@@ -52,5 +52,6 @@ clean:
 	rm -rf _build .pytest_cache .hypothesis .ruff_cache eoslib.egg-info
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
+# all records, or with NAME=relu_mnist one of them
 recorded: .venv/.installed
-	for script in recorded/*.py; do $(ONE_THREAD) $(V)/python $$script || exit 1; done
+	for script in recorded/$(or $(NAME),*).py; do $(ONE_THREAD) $(V)/python $$script || exit 1; done

@@ -8,7 +8,7 @@ it rotated).
 
     python recorded/full_matrix_bifurcation.py          # about a minute; can be interrupted and started again
 
-Every finished block is kept in ``full_matrix_bifurcation.parts/`` until all are done; then they become one ``.npz`` file.
+Every finished block is kept in a folder of ``full_matrix_bifurcation.parts/`` until all are done; then they become one ``.npz`` file.
 `load` reads it, `replay` computes columns again.
 """
 
@@ -33,6 +33,20 @@ HEAD, HEAD_COLUMNS = (
 )  # first steps kept for `replay`; the orbit is still leaving the saddle then
 BLOCK = 150
 FAMILIES = ("full", "aligned", "single")
+SETTINGS = {
+    "values": VALUES,
+    "width": WIDTH,
+    "depth": DEPTH,
+    "scale": SCALE,
+    "start": START,
+    "seed": SEED,
+    "rates": SPANS,
+    "steps": STEPS,
+    "keep": KEEP,
+    "head": HEAD,
+    "families": FAMILIES,
+}
+READERS = ("load", "replay")
 
 
 def rates_q() -> np.ndarray:
@@ -81,7 +95,7 @@ def heads() -> np.ndarray:
 
 def load(path=RECORD) -> dict:
     """Read the record: arrays named ``<family>/<quantity>``, ``q``, ``head``, and the dictionary ``about``."""
-    return recorded.load(path)
+    return recorded.load(path, settings=SETTINGS)
 
 
 def replay(record: dict, columns) -> dict:
@@ -103,15 +117,13 @@ def main() -> None:
     """Do the blocks that have not been done, then write the record."""
     q = rates_q()
     jobs = {f"{f}-{i:05d}": partial(simulate, f, q[i : i + BLOCK]) for f in FAMILIES for i in range(0, len(q), BLOCK)}
-    parts = recorded.collect(RECORD, jobs | {"head": lambda: {"head": heads()}})
+    parts = recorded.collect(RECORD, jobs | {"head": lambda: {"head": heads()}}, settings=SETTINGS)
     seconds = sum(float(part.pop("seconds")) for part in parts.values())
     arrays = {"q": q, **parts.pop("head")}
     for family in FAMILIES:
         blocks = [part for name, part in parts.items() if name.startswith(family)]
         arrays |= {f"{family}/{name}": np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    settings = {"values": VALUES, "width": WIDTH, "depth": DEPTH, "scale": SCALE, "start": START, "seed": SEED}
-    settings |= {"rates": SPANS, "steps": STEPS, "keep": KEEP, "head": HEAD, "families": FAMILIES}
-    recorded.save(RECORD, settings, seconds, arrays)
+    recorded.save(RECORD, SETTINGS, seconds, arrays)
 
 
 if __name__ == "__main__":

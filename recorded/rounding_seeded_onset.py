@@ -10,7 +10,7 @@ off-diagonal entries carry their own relative precision, so that float64 follows
     python recorded/rounding_seeded_onset.py            # about one minute; can be interrupted and started again
     python recorded/rounding_seeded_onset.py --list     # what would be run
 
-Every finished run is kept in ``rounding_seeded_onset.parts/`` until all are done; then they become one ``.npz`` file.
+Every finished run is kept in a folder of ``rounding_seeded_onset.parts/`` until all are done; then they become one ``.npz`` file.
 `load` reads it, `replay` computes the first steps of one run again.
 """
 
@@ -36,6 +36,7 @@ EVERY = 20  # steps between records; even, so that all lie in the same phase of 
 LEAST_DECADES = 1.5  # a growth rate is fitted only to a stretch at least this long
 REFERENCE_DIGITS = 80  # of the random rotation, and of every measurement
 DIGITS = {"float32": 7.2, "float64": 16.0, "longdouble": 19.3, "mp30": 30.0, "mp50": 50.0}
+READERS = ("Record", "load", "replay")
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,12 @@ def settings() -> list[Setting]:
     for q, delta in [(q, d) for q in (2.1, 2.2, 2.25, 2.28) for d in (1e-6, 1e-12, 1e-18, 1e-24, 1e-30, 1e-50)]:
         runs += [Setting("seeded", "float64", q, -1, perturbation=delta, steps=6000 if q < 2.14 else 60_000)]
     return runs
+
+
+def note() -> dict:
+    """Everything that determines the record."""
+    common = {"depth": DEPTH, "threshold": THRESHOLD, "after": AFTER, "every": EVERY, "decades": LEAST_DECADES}
+    return common | {"runs": [vars(setting) for setting in settings()]}
 
 
 def learning_rate(setting: Setting) -> mpmath.mpf:
@@ -207,7 +214,7 @@ class Record:
 
 def load(path=RECORD) -> dict[str, Record]:
     """Read the record: a dictionary from the runs' keys, in the order of `settings`, to `Record`."""
-    file = recorded.load(path)
+    file = recorded.load(path, settings=note())
     return {
         entry["key"]: Record(
             setting=Setting(**{**entry["setting"], "values": tuple(entry["setting"]["values"])}),
@@ -249,7 +256,7 @@ def main(arguments) -> None:
     if "--list" in arguments:
         print("\n".join(s.key for s in runs))
         return
-    parts = recorded.collect(RECORD, {s.key: partial(simulate, s) for s in runs})
+    parts = recorded.collect(RECORD, {s.key: partial(simulate, s) for s in runs}, settings=note())
     index, arrays = [], {}
     for setting in runs:
         part = parts[setting.key]
@@ -260,10 +267,10 @@ def main(arguments) -> None:
         index.append(entry)
         arrays[f"amplitude/{setting.key}"] = part["log10_amplitude"].astype(np.float32)
         arrays[f"head/{setting.key}"] = part["diagonal"][:26]
-    common = {"depth": DEPTH, "threshold": THRESHOLD, "after": AFTER, "every": EVERY}
-    common["longdouble_bits"] = int(np.finfo(np.longdouble).nmant + 1)
     arrays["index"] = np.array(json.dumps(index))
-    recorded.save(RECORD, common, sum(e["seconds"] for e in index), arrays, packages=("numpy", "mpmath"))
+    seconds = sum(entry["seconds"] for entry in index)
+    remarks = {"longdouble_bits": int(np.finfo(np.longdouble).nmant + 1)}
+    recorded.save(RECORD, note(), seconds, arrays, packages=("numpy", "mpmath"), remarks=remarks)
 
 
 def _start(setting: Setting):

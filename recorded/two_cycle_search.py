@@ -25,6 +25,14 @@ STARTS = {2: 150, 3: 150, 4: 120, 6: 80}  # random starts per setting, by depth
 RATIOS = (0.9, 0.75, 0.6)  # second singular value of the target; the first is 1
 RATES = (2.05, 2.2, 2.35, 2.5)  # eta times L, the sharpness of the first mode
 SPREAD = 0.5  # standard deviation of the starting entries around the minimum
+SETTINGS = {
+    "starts": STARTS,
+    "ratios": RATIOS,
+    "q": RATES,
+    "spread": SPREAD,
+    "seed": [["depth", "100 ratio", "100 q", "number of the start"]],
+}
+READERS = ("load", "verify")
 
 
 def settings():
@@ -98,7 +106,7 @@ def search(depth, ratio, q):
 
 def load(path=RECORD):
     """The record: list of ``(depth, ratio, q, weights (n, L, 2, 2), counts (n,))``."""
-    file = recorded.load(path)
+    file = recorded.load(path, settings=SETTINGS)
     return [(*setting, file[f"weights/{_name(setting)}"], file[f"counts/{_name(setting)}"]) for setting in settings()]
 
 
@@ -125,18 +133,11 @@ def _name(setting):
 
 def main():
     """Search the settings that have not been searched, then write the record."""
-    parts = recorded.collect(RECORD, {_name(setting): partial(search, *setting) for setting in settings()})
+    jobs = {_name(setting): partial(search, *setting) for setting in settings()}
+    parts = recorded.collect(RECORD, jobs, settings=SETTINGS)
     arrays = {f"{key}/{name}": part[key] for name, part in parts.items() for key in ("weights", "counts")}
-    note = {
-        "starts": STARTS,
-        "ratios": RATIOS,
-        "q": RATES,
-        "spread": SPREAD,
-        "seed": [["depth", "100 ratio", "100 q", "number of the start"]],
-    }
-    recorded.save(
-        RECORD, note, sum(float(part["seconds"]) for part in parts.values()), arrays, packages=("numpy", "scipy")
-    )
+    seconds = sum(float(part["seconds"]) for part in parts.values())
+    recorded.save(RECORD, SETTINGS, seconds, arrays, packages=("numpy", "scipy"))
 
 
 if __name__ == "__main__":
