@@ -1,0 +1,305 @@
+r"""Two layers just beyond the symmetry breaking: the normal form to fifth order, and what it says about the torus.
+
+On the invariant set :math:`W_2 = D W_1^\top D`, D = diag(1, -1), with :math:`\eta = 1`, the rows of :math:`W_1` move as
+
+.. math:: w_1 \to (I - R) w_1, \quad w_2 \to (I + R) w_2, \quad R = w_1 w_1^\top - w_2 w_2^\top - \mathrm{diag}(m, -n).
+
+At the threshold m + n = 2 the cycle has :math:`w_{11} = a, 1/a` and :math:`w_{22}^2 = b^2 = n = 3 - a^2 - a^{-2}`. With
+:math:`w_{12} = b X`, :math:`w_{21} = y`, :math:`w_{22} = b \beta`, :math:`J = \mathrm i b` every coefficient is p + q J with p, q
+rational in a. `quintic` solves the invariant surface and the map on it, :math:`\zeta \to \lambda\zeta + c_3 \zeta|\zeta|^2 +
+c_5\zeta|\zeta|^4 + \dots`, order by order, for a number or for all a at once (a field of rational functions);
+`closed_form` is what comes out, and `law` turns it into the amplitude and the frequency of the torus.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from eoslib import validate
+
+REAL = (48, -629, 3107, -7527, 9804, -7125, 2761, -455)
+IMAGINARY = (192, -2588, 13360, -34402, 48753, -40320, 19162, -4722, 405)
+
+
+class _Number:
+    """p + q J with J^2 = `square`; p, q from any field."""
+
+    __slots__ = ("p", "q", "square")
+
+    def __init__(self, p, q, square):
+        self.p, self.q, self.square = p, q, square
+
+    def __add__(self, o):
+        return _Number(self.p + o.p, self.q + o.q, self.square)
+
+    def __sub__(self, o):
+        return _Number(self.p - o.p, self.q - o.q, self.square)
+
+    def __mul__(self, o):
+        return _Number(self.p * o.p + self.square * self.q * o.q, self.p * o.q + self.q * o.p, self.square)
+
+    def inverse(self):
+        norm = self.p * self.p - self.square * self.q * self.q
+        return _Number(self.p / norm, -self.q / norm, self.square)
+
+    def conjugate(self):
+        return _Number(self.p, -self.q, self.square)
+
+    def zero(self):
+        return self.p == 0 and self.q == 0
+
+
+def _times(P, R, order):
+    """Product of two polynomials in zeta, conj zeta (dict of exponents), cut after `order`."""
+    out = {}
+    for (i, j), x in P.items():
+        for (k, l), y in R.items():
+            if i + j + k + l <= order:
+                key = i + k, j + l
+                out[key] = out[key] + x * y if key in out else x * y
+    return {k: v for k, v in out.items() if not v.zero()}
+
+
+def _plus(*parts):
+    """Sum of polynomials."""
+    out = {}
+    for P in parts:
+        for k, x in P.items():
+            out[k] = out[k] + x if k in out else x
+    return out
+
+
+def _scale(c, P):
+    """Multiple of a polynomial."""
+    return {k: c * x for k, x in P.items()}
+
+
+class _Model:
+    """The two-step map around the cycle with low value a, at the threshold."""
+
+    def __init__(self, a):
+        n = 3 - a * a - 1 / (a * a)
+        self.number = lambda p, q=0 * a: _Number(p + 0 * a, q, -n)
+        self.n, self.a, self.one = n, a, self.number(1)
+        self.J = self.number(0, 0 * a + 1)
+        # two steps turn (b X, y) by theta: cos theta = 2 n - 1, sin theta = 2 b (1/a - a)
+        self.multiplier = self.number(2 * n - 1, 2 * (1 / a - a))
+
+    def step(self, w, order):
+        """One step of (w_11, w_12 / b, w_21, w_22 / b)."""
+        alpha, X, y, beta = w
+        n, m = self.number(self.n), self.number(2 - self.n)
+        mul, minus = lambda P, R: _times(P, R, order), self.number(-1)
+        cross = _plus(mul(alpha, X), _scale(minus, mul(y, beta)))
+        first = _plus(mul(alpha, alpha), _scale(minus, mul(y, y)), {(0, 0): minus * m})
+        second = _plus(_scale(n, mul(X, X)), _scale(minus * n, mul(beta, beta)), {(0, 0): n})
+        return (
+            _plus(alpha, _scale(minus, mul(first, alpha)), _scale(minus * n, mul(cross, X))),
+            _plus(X, _scale(minus, mul(cross, alpha)), _scale(minus, mul(second, X))),
+            _plus(y, mul(first, y), _scale(n, mul(cross, beta))),
+            _plus(beta, mul(second, beta), mul(cross, y)),
+        )
+
+    def two(self, w, order):
+        return self.step(self.step(w, order), order)
+
+    def diagonal_block(self):
+        """Linearisation of two steps in the diagonal entries (w_11, w_22 / b)."""
+        zero, block = self.number(0), []
+        for k in (0, 3):
+            w = [{(0, 0): self.number(self.a)}, {}, {}, {(0, 0): self.one}]
+            w[k] = _plus(w[k], {(1, 0): self.one})
+            moved = self.two(w, 1)
+            block.append((moved[0].get((1, 0), zero), moved[3].get((1, 0), zero)))
+        return block  # columns
+
+
+def quintic(a: Any) -> tuple:
+    r"""Exact fifth-order coefficient at the threshold, for the cycle with low value a.
+
+    Parameters
+    ----------
+    a : Fraction, or an element of a field of rational functions
+        :math:`\sqrt\eta\,\rho_1`, below 1; n = 3 - a^2 - 1/a^2 should be positive.
+
+    Returns
+    -------
+    n, real, imaginary : field elements
+        :math:`n = \eta_T\sigma_2`, Re and :math:`\sin\theta`-fold Im of :math:`\bar\lambda c_5`, for :math:`2|\zeta|` the
+        geometric mean of the sizes of (W_12, W_21) in the two phases.
+
+    Raises
+    ------
+    ArithmeticError
+        If the third-order coefficient is not zero, or the linear part is not a turn (neither happens).
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> n, real, imaginary = quintic(Fraction(2, 3))
+    >>> n, (real, imaginary) == closed_form(n)
+    (Fraction(11, 36), True)
+    """
+    model = _Model(a)
+    J, minus = model.J, model.number(-1)
+    surface = [
+        {(0, 0): model.number(a)},
+        {(1, 0): model.one, (0, 1): model.one},
+        {(1, 0): minus * J, (0, 1): J},
+        {(0, 0): model.one},
+    ]
+    linear, lam = model.two(surface, 1), model.multiplier
+    if not (linear[1][1, 0] - lam).zero():
+        lam = lam.conjugate()
+    if not ((linear[1][1, 0] - lam).zero() and (linear[2][1, 0] + lam * J).zero()):
+        raise ArithmeticError("the linear part is not a turn")
+    maps, kept = ({(1, 0): lam}, {(0, 1): lam.conjugate()}), {}
+    for order in range(2, 6):
+        maps = _next_order(model, surface, maps, order, lam, kept)
+    if not kept[3].zero():
+        raise ArithmeticError("the third-order coefficient is not zero")
+    value = lam.conjugate() * kept[5]
+    unit = 1 / (a * a * model.n * model.n)  # b |zeta| sqrt(a) is the geometric mean of the phases
+    return model.n, value.p * unit, value.q * unit * lam.q * model.n  # Im = q b, sin theta = (part of lambda) b
+
+
+def _next_order(model, surface, maps, order, lam, kept):
+    """Solve one more order; extends `surface` in place and returns the map on it, keeping the resonant terms."""
+    zero, minus, half, J = model.number(0), model.number(-1), model.number(model.one.p / 2), model.J
+    columns, bar = model.diagonal_block(), lam.conjugate()
+    powers = [[{(0, 0): model.one}], [{(0, 0): model.one}]]
+    for base, run in zip(maps, powers):
+        for _ in range(order):
+            run.append(_times(run[-1], base, order))
+
+    def composed(P):
+        return _plus({}, *(_scale(x, _times(powers[0][i], powers[1][j], order)) for (i, j), x in P.items()))
+
+    moved = model.two(surface, order)
+    rest = [_plus(f, _scale(minus, composed(P))) for f, P in zip(moved, surface)]
+    new = dict(maps[0]), dict(maps[1])
+    for i in range(order + 1):
+        j, key, factor = order - i, (i, order - i), model.one
+        for unit in [lam] * i + [bar] * j:
+            factor = factor * unit
+        e = [part.get(key, zero) for part in rest]
+        if order % 2 == 0:
+            surface[0][key], surface[3][key] = _solve(columns, factor, e[0], e[3])
+            continue
+        along, against = half * (e[1] - e[2] * J.inverse()), half * (e[1] + e[2] * J.inverse())
+        if i == j + 1:
+            new[0][key] = kept[order] = along
+            along = zero
+        if j == i + 1:
+            new[1][key], against = against, zero
+        along = along if along.zero() else along * (factor - lam).inverse()
+        against = against if against.zero() else against * (factor - bar).inverse()
+        surface[1][key], surface[2][key] = along + against, (against - along) * J
+    return new
+
+
+def _solve(columns, factor, first, second):
+    """(factor - D)^(-1) (first, second) for the 2 x 2 matrix D with these columns."""
+    (p, r), (q, s) = columns
+    p, s = factor - p, factor - s
+    det = (p * s - q * r).inverse()
+    return (s * first + q * second) * det, (r * first + p * second) * det
+
+
+def _horner(coefficients, n):
+    total = 0 * n
+    for e in coefficients:
+        total = total * n + e
+    return total
+
+
+def closed_form(n: Any) -> tuple:
+    r"""Re and :math:`\sin\theta`-fold Im of :math:`\bar\lambda c_5` at :math:`n = \eta_T\sigma_2`.
+
+    .. math::
+
+        \mathrm{Re} = \frac{8\,(48n^7-629n^6+3107n^5-7527n^4+9804n^3-7125n^2+2761n-455)}{\mathcal D}, \quad
+        \mathcal D = (n-1)(3n^2-3n+1)(9n^3-59n^2+71n-25)
+
+    and the same with 4 times the polynomial `IMAGINARY` for the second.
+
+    Parameters
+    ----------
+    n : number or field element
+        Between 0 and 1.
+
+    Returns
+    -------
+    real, imaginary
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> closed_form(Fraction(1, 2))[0] < 0
+    True
+    """
+    below = (n - 1) * (3 * n * n - 3 * n + 1) * (9 * n * n * n - 59 * n * n + 71 * n - 25)
+    return 8 * _horner(REAL, n) / below, 4 * _horner(IMAGINARY, n) / below
+
+
+@dataclass(frozen=True)
+class Torus:
+    r"""The torus of two layers at :math:`\eta = (1 + \varepsilon)\eta_T`, to leading order in :math:`\varepsilon`."""
+
+    amplitude: float  # rms of P_12 = amplitude * epsilon^(1/4), in units of sigma_1
+    angle: float  # angle of the multiplier per two steps at the threshold
+    turning: float  # angle on the torus = angle + turning * epsilon
+    linear_turning: float  # the same from the multiplier alone, as if the amplitude were zero
+
+
+def law(ratio: float) -> Torus:
+    r"""Amplitude and frequency of the torus of two layers just beyond :math:`\eta_T`, for :math:`\kappa = \sigma_2/\sigma_1`.
+
+    With :math:`n = 2\kappa/(1+\kappa)` and :math:`G = \mathrm{Re}\,\bar\lambda c_5 < 0`, the multiplier has modulus
+    :math:`1 + (3-n)\varepsilon` and
+
+    .. math::
+
+        \mathrm{rms}\,P_{12} = \frac{\sigma_1+\sigma_2}{2} \Bigl(\frac{(3-n)\varepsilon}{\lvert G\rvert}\Bigr)^{1/4}
+        (1+n)^{1/2} (5-n)^{1/4}.
+
+    Parameters
+    ----------
+    ratio : float
+        Strictly between 0 and 1.
+
+    Returns
+    -------
+    Torus
+
+    Raises
+    ------
+    ValueError
+        If the ratio is not inside (0, 1).
+
+    Examples
+    --------
+    >>> round(law(0.9).amplitude, 4)
+    0.4368
+    """
+    k = float(validate.real("ratio", ratio))
+    if not 0 < k < 1:
+        raise ValueError(f"ratio: got {ratio!r}, needs a number strictly between 0 and 1")
+    n = 2 * k / (1 + k)
+    real, imaginary = closed_form(n)
+    size = (3 - n) / -real  # r^4 / epsilon
+    amplitude = (1 + k) / 2 * size**0.25 * np.sqrt(1 + n) * (5 - n) ** 0.25
+    cos, sin = 2 * n - 1, 2 * np.sqrt(n * (1 - n))
+    # trace tau = 2 |mu| cos(angle), with m = (2 - n)(1 + eps), n -> n (1 + eps): d tau / d eps at eps = 0
+    m = 2 - n
+    trace = 2 * n * n + 2 * n * m - n - 3 * m
+    linear = -(trace / 2 - (3 - n) * cos) / sin
+    return Torus(
+        amplitude=float(amplitude),
+        angle=float(np.arccos(cos)),
+        turning=float(linear + imaginary / sin * size),
+        linear_turning=float(linear),
+    )

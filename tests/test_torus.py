@@ -1,0 +1,65 @@
+"""The torus of two layers: the exact normal form against simulation of the whole network."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from eoslib import descent, network, scalar, torus, transverse
+
+
+def simulate(ratio, excess, steps, keep):
+    """Products and first layers over the last steps (keep, 2, 2), on the invariant set, started near the predicted torus."""
+    eta, D = 2 / (1 + ratio) * (1 + excess), np.diag([1.0, -1.0])
+    start = 1.3 * torus.law(ratio).amplitude * excess**0.25
+    one = np.array([[scalar.two_cycle(1.0, 2, eta).low, start], [0.0, np.sqrt(ratio)]])
+    run = descent.descend(
+        np.stack([one, D @ one.T @ D]),
+        np.diag([1.0, ratio]),
+        eta,
+        steps,
+        keep=keep,
+        singular_values=False,
+        observe={"P": network.product, "W": lambda W: W[..., 0, :, :].copy()},
+    )
+    return run.observed["P"], run.observed["W"]
+
+
+@pytest.mark.parametrize("a", [Fraction(2, 3), Fraction(7, 10), Fraction(9, 10), Fraction(99, 100)])
+def test_normal_form_is_the_closed_form(a):
+    n, *found = torus.quintic(a)
+    assert tuple(found) == torus.closed_form(n)
+
+
+@pytest.mark.parametrize("ratio", [0.65, 0.8, 0.93])
+def test_amplitude_and_turning_against_simulation(ratio):
+    law, sizes, turns = torus.law(ratio), [], []
+    for excess in (4e-4, 1e-4):
+        P, W = simulate(ratio, excess, 40_000, 4096)
+        sizes.append(np.sqrt((P[:, 0, 1] ** 2).mean()) / (law.amplitude * excess**0.25))
+        points = W[::2] if W[0, 0, 0] < W[1, 0, 0] else W[1::2]
+        turn = np.unwrap(np.arctan2(points[:, 1, 0], points[:, 0, 1]))
+        angle = abs(np.polyfit(np.arange(len(turn)), turn, 1)[0])
+        turns.append((angle - law.angle) / (law.turning * excess))
+    # corrections go like sqrt(excess) and halve from one rate to the next (up to 11 and 18 %); extrapolated they go, and terms
+    # of order excess times some ten, and averages over 4096 steps, are left
+    assert abs(2 * sizes[1] - sizes[0] - 1) < 5e-3 and abs(2 * turns[1] - turns[0] - 1) < 1e-2
+    assert abs(sizes[1] - 1) < 0.6 * abs(sizes[0] - 1)
+
+
+def test_linear_turning_is_the_derivative_of_the_multiplier():
+    for ratio in (0.3, 0.7, 0.95):
+        h, law, eta = 1e-5, torus.law(ratio), 2 / (1 + ratio)
+        angles = [
+            np.abs(np.angle(transverse.multipliers((1.0, ratio), 2, eta * (1 + s * h), sector=-1))).max()
+            for s in (-1, 1)
+        ]
+        # central difference: h^2 = 1e-10 times a third derivative, and rounding 1e-15 / h
+        assert abs((angles[1] - angles[0]) / (2 * h) - law.linear_turning) < 1e-5
+        assert abs(np.mean(angles) - law.angle) < 1e-8
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, -0.3, float("nan")])
+def test_a_ratio_outside_is_refused(ratio):
+    with pytest.raises(ValueError, match="ratio"):
+        torus.law(ratio)
