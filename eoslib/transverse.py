@@ -387,10 +387,12 @@ class NearDegenerate:
     ratio: float  # (eta_T lambda_ij / 2 - 1) / delta
     angle: float  # (angle of the multiplier, per two steps) / sqrt(q - 2)
     growth: float  # growth per step = growth * (q - q_T)
+    excess_second: float  # q_T - 2 = excess * delta + excess_second * delta^2 + ...
+    ratio_second: float  # eta_T lambda_ij / 2 - 1 = ratio * delta + ratio_second * delta^2 + ...
 
 
 def near_degenerate(depth: int) -> NearDegenerate:
-    r"""Leading behaviour of threshold, rotation and growth when the two singular values are close.
+    r"""Threshold to second order, rotation and growth to first, when the two singular values are close.
 
     .. math::
 
@@ -401,6 +403,9 @@ def near_degenerate(depth: int) -> NearDegenerate:
 
         \arg\mu \simeq 2 \sqrt{\frac{(L+1)(q-2)}{5L-4}}, \quad
         \tfrac12 \ln|\mu| \simeq \frac{3(7L^2-10L+2)}{10(L-1)(5L-4)}\,(q - q_T).
+
+    The terms in :math:`\delta^2` of the first two are ratios of polynomials in L over :math:`L^2 (L+1) C^3`,
+    :math:`C = 7L^2 - 10L + 2`.
 
     Parameters
     ----------
@@ -413,16 +418,24 @@ def near_degenerate(depth: int) -> NearDegenerate:
 
     Examples
     --------
-    >>> near_degenerate(2)
-    NearDegenerate(excess=1.0, ratio=0.0, angle=1.4142135623730951, growth=0.5)
+    For L = 2, :math:`q_T = 4/(2 - \delta) = 2 + \delta + \delta^2/2 + \dots`
+
+    >>> law = near_degenerate(2)
+    >>> law.excess, law.excess_second, law.ratio, law.ratio_second
+    (1.0, 0.5, 0.0, 0.0)
     """
     L = validate.integer("depth", depth, least=2)
     common = 7 * L**2 - 10 * L + 2
+    excess = (30456, -136056, 345238, -445586, 51553, 463441, -427379, 117421)  # powers of L, from the constant
+    ratio = (57996, -169554, 170938, -91807, -34832, 203888, -193274, 56141)
+    below = L**2 * (L + 1) * common**3
     return NearDegenerate(
         excess=10 * (L - 1) ** 2 * (5 * L - 4) / (3 * L * common),
         ratio=(L - 1) * (L - 2) * (4 * L - 7) / (3 * L * common),
         angle=2 * float(np.sqrt((L + 1) / (5 * L - 4))),
         growth=3 * common / (10 * (L - 1) * (5 * L - 4)),
+        excess_second=5 * (L - 1) ** 2 * sum(c * L**k for k, c in enumerate(excess)) / (756 * below),
+        ratio_second=(L - 1) * (L - 2) * sum(c * L**k for k, c in enumerate(ratio)) / (1512 * below),
     )
 
 

@@ -255,6 +255,68 @@ def value(coefficients, x):
     return total
 
 
+def evaluate(listed, *at):
+    """Value of a polynomial of the record (a list of [exponent, ..., integer as text]) at numbers; exact for exact numbers."""
+    total = 0
+    for *powers, e in listed:
+        part = int(e)
+        for x, k in zip(at, powers):
+            part = part * x**k
+        total = total + part
+    return total
+
+
+def evaluate_product(factors, *at):
+    """Value of a condition of the record."""
+    total = Fraction(1)
+    for listed, power in factors:
+        total *= evaluate(listed, *at) ** power
+    return total
+
+
+def conditions_at(depth, sign, z, c):
+    """p(1), (-1)^k p(-1) and the pair resultant at two Fractions, from the matrices alone (Faddeev and Le Verrier's method)."""
+    one, two = (factor(depth, sign, z, c, phase) for phase in (0, 1))
+    multiply = lambda A, B: [[sum(x * y for x, y in zip(row, column)) for column in zip(*B)] for row in A]
+    M, p, power = multiply(two, one), [Fraction(1)], None
+    for k in range(1, depth + 1):
+        power = M if power is None else multiply(M, power)
+        p.append(-sum(power[i][i] for i in range(depth)) / k)
+        power = [[e + (p[-1] if i == j else 0) for j, e in enumerate(row)] for i, row in enumerate(power)]
+    for _ in range((depth if sign == 1 else depth - 1) // 2):  # divide by x - 1
+        quotient = [p[0]]
+        for e in p[1:]:
+            quotient.append(quotient[-1] + e)
+        assert quotient.pop() == 0
+        p = quotient
+    k = len(p) - 1
+    minus = (-1) ** k * sum(e * (-1) ** (k - i) for i, e in enumerate(p))
+    if k == 2:
+        return sum(p), minus, 1 - p[2]
+    e1, e2, e3 = -p[1], p[2], -p[3]
+    return sum(p), minus, 1 - e2 + e1 * e3 - e3**2
+
+
+def same_zeros(first, second, factors, prime):
+    """Whether the resultant of two curves over the fibre and the recorded factors vanish at the same residues of the base."""
+    fibre = sp.Symbol("fibre")
+    for at in range(prime):
+        degrees = [max(j for _, j, _ in listed) for listed in (first, second)]
+        lines = []
+        for listed, degree in zip((first, second), degrees):
+            coefficients = [0] * (degree + 1)
+            for i, j, e in listed:
+                coefficients[degree - j] += int(e) * pow(at, i, prime)
+            lines.append(sp.Poly(coefficients, fibre, modulus=prime))
+        if all(line.degree() < degree for line, degree in zip(lines, degrees)):
+            continue  # both leading coefficients vanish: the resultant of the reduced pair is another
+        resultant = 0 if any(line.is_zero for line in lines) else lines[0].resultant(lines[1])
+        known = any(value([int(e) for e in f], at) % prime == 0 for f in factors)
+        if (int(resultant) % prime == 0) != known:
+            return False
+    return True
+
+
 def load(path=RECORD):
     """The record: a dict by depth ("3", "4"), and "note"."""
     return json.loads(Path(path).read_text(encoding="utf8"))

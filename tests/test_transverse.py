@@ -113,6 +113,11 @@ def test_threshold_scales_and_agrees_with_the_near_degenerate_law(depth):
     np.testing.assert_allclose((eta * depth - 2) / delta, law.excess, rtol=2 * delta)
     lam = transverse.pair_eigenvalue((1.0, 1 - delta), depth)
     assert abs((eta * lam / 2 - 1) / delta - law.ratio) < 2 * delta
+    delta = 0.01  # for the second order: the third has coefficients below 2, seen for all depths
+    eta = transverse.threshold((1.0, 1 - delta), depth)
+    lam = transverse.pair_eigenvalue((1.0, 1 - delta), depth)
+    assert abs((eta * depth - 2) / delta**2 - law.excess / delta - law.excess_second) < 2 * delta
+    assert abs((eta * lam / 2 - 1) / delta**2 - law.ratio / delta - law.ratio_second) < 0.2 * delta
     ratio = transverse.threshold((7.0, 6.3), depth) * 7.0 ** (2 - 2 / depth) / transverse.threshold((1.0, 0.9), depth)
     np.testing.assert_allclose(ratio, 1, rtol=1e-10)
 
