@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import re
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -112,6 +114,59 @@ def threshold(
         color=colour,
         fontsize=9,
     )
+
+
+def ruler(axis: Axes, marks: dict, ends: tuple[float, float], *, spans: Sequence[tuple] = ()) -> None:
+    """Draw a ruler: named ticks above a line, named stretches below it.
+
+    Names stand to the right of their ticks, in rows such that no tick crosses a name.
+
+    Parameters
+    ----------
+    axis : matplotlib.axes.Axes
+        Its vertical axis is hidden.
+    marks : dict of str to float
+        Where something happens; the value is written behind the name.
+    ends : (float, float)
+        Both ends of the ruler.
+    spans : sequence of (float, float, str, str)
+        Start, end, name and colour (a key of `COLOURS`) of each stretch.
+
+    Raises
+    ------
+    ValueError
+        If there is no mark, or one lies outside the ruler.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> figure, axis = plt.subplots()
+    >>> ruler(axis, {"edge": 2.0, "period four": 2.4893}, (1.9, 3.0), spans=[(2.0, 2.4893, "two values", "blue")])
+    >>> sorted(text.get_text() for text in axis.texts)
+    ['edge 2', 'period four 2.489', 'two values']
+    >>> plt.close(figure)
+    """
+    if not marks or not all(ends[0] <= value <= ends[1] for value in marks.values()):
+        raise ValueError(f"marks: got {marks}, needs at least one, all between {ends[0]} and {ends[1]}")
+    size, row_height = 9, 0.55
+    # width of a name in units of the axis: a character is about half as wide as the letters are high
+    unit = (ends[1] - ends[0]) / (axis.figure.get_size_inches()[0] * 72 * axis.get_position().width)
+    rows = []  # (value, row), from right to left: a name stands above all ticks that it passes over
+    for name, value in sorted(marks.items(), key=lambda item: -item[1]):
+        text = f"{name} {value:g}" if value == round(value) else f"{name} {value:.3f}"
+        width = 0.55 * size * len(re.sub(r"[\\${}_]", "", text)) * unit
+        row = 1 + max((r for x, r in rows if x < value + width), default=-1)
+        rows.append((value, row))
+        height = row_height * (row + 1)
+        axis.plot([value, value], [0, height], color="black", linewidth=0.8)
+        axis.annotate(text, (value, height), xytext=(3, 0), textcoords="offset points", va="top", fontsize=size)
+    axis.plot(ends, [0, 0], color="black", linewidth=1.2)
+    for start, stop, name, colour in spans:
+        axis.fill_between([start, stop], -0.5, -0.05, color=COLOURS[colour], alpha=0.3, linewidth=0)
+        axis.text((start + stop) / 2, -0.28, name, ha="center", va="center", fontsize=size - 1)
+    axis.set(xlim=ends, ylim=(-0.55, row_height * (1.2 + max(r for _, r in rows))), yticks=[])
+    axis.spines["left"].set_visible(False)
+    axis.grid(False)
 
 
 class Download:

@@ -44,3 +44,24 @@ def test_style_is_white_in_any_mode():
         matplotlib.rcParams["figure.facecolor"] = "black"
         plot.use_style()
         assert matplotlib.rcParams["figure.facecolor"] == matplotlib.rcParams["savefig.facecolor"] == "white"
+
+
+def test_ruler_puts_no_tick_through_a_name():
+    figure, axis = plt.subplots(figsize=(7.2, 1.6))
+    marks = {"edge": 2.0, "first": 2.03, "a rather long name": 2.14, "next": 2.15, "far": 3.0}
+    plot.ruler(axis, marks, (1.9, 4.0), spans=[(2.0, 2.15, "between", "blue")])
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axis.texts if text.get_text() != "between"]
+    assert len(boxes) == 5 and not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    for value, line in zip(sorted(marks.values(), reverse=True), axis.lines):
+        x, top = axis.transData.transform((value, line.get_ydata()[1]))
+        assert not any(box.x0 < x < box.x1 and box.y0 < top - 0.5 for box in boxes)
+    plt.close(figure)
+
+
+def test_ruler_refuses_marks_outside():
+    figure, axis = plt.subplots()
+    for marks in ({}, {"edge": 5.0}):
+        with pytest.raises(ValueError, match="^marks: got"):
+            plot.ruler(axis, marks, (1.9, 4.0))
+    plt.close(figure)
