@@ -9,20 +9,19 @@ begins at 0 and the other L - 1 begin at :math:`\alpha` and stay equal, y. Gradi
     \frac{\alpha^2}{m^{2/L}} = (1 - T)\,T^{-1/L}, \qquad
     \frac{\Psi(\alpha)}{L\,m^{2-2/L}} = \frac{1 + (L-1)T}{L\,T^{(L-1)/L}} .
 
-This module uses no other module's dynamics, so that it can witness against them.
+No other module's dynamics are used, so that this one can witness against them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from mpmath import iv
 from numpy.typing import ArrayLike
-from scipy.special import hyp2f1
+from scipy.special import hyp2f1, lambertw
 
-from . import validate
+from . import enclose, validate
 
 EDGE = 2 * np.sqrt(2)  # the paper's ceiling for eta times sharpness
 BOUNDS = ("exact", "integral", "simple", "printed")
@@ -53,15 +52,18 @@ def gaps(values: ArrayLike) -> np.ndarray:
     Raises
     ------
     ValueError
-        With fewer than two layers or entries that are not finite.
+        With fewer than two layers, entries that are not finite, or squares beyond the floating range.
 
     Examples
     --------
     >>> gaps([[3.0], [1.0], [2.0]]).ravel().tolist()
     [-5.0, 3.0]
     """
-    values = _layers(values)
-    return values[..., -1:, :] ** 2 - values[..., :-1, :] ** 2
+    layers = _layers(values)
+    last, others = layers[..., -1:, :], layers[..., :-1, :]
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = (last - others) * (last + others)
+    return validate.representable("values", values, found)
 
 
 def gap_factors(values: ArrayLike, target: ArrayLike, learning_rate: ArrayLike) -> np.ndarray:
@@ -95,15 +97,21 @@ def gap_factors(values: ArrayLike, target: ArrayLike, learning_rate: ArrayLike) 
     >>> gap_factors([[3.0], [0.0]], [2.0], 0.5).ravel().tolist()
     [0.0]
     """
-    values = _layers(values)
+    layers = _layers(values)
     target = validate.positive("target", target, zero=True)
     rate = validate.positive("learning_rate", learning_rate)
-    if target.shape != values.shape[-1:]:
-        raise ValueError(f"target: got shape {target.shape}, needs {values.shape[-1:]}, one value for each mode")
-    others = values[..., :-1, :]
-    rest = np.stack([np.prod(np.delete(others, layer, axis=-2), axis=-2) for layer in range(others.shape[-2])], axis=-2)
-    residual = np.prod(values, axis=-2, keepdims=True) - target
-    return 1 - (rate * residual * rest) ** 2
+    if target.shape != layers.shape[-1:]:
+        raise ValueError(f"target: got shape {target.shape}, needs {layers.shape[-1:]}, one value for each mode")
+    others = layers[..., :-1, :]
+    with np.errstate(over="ignore", invalid="ignore"):
+        rest = [np.prod(np.delete(others, layer, axis=-2), axis=-2) for layer in range(others.shape[-2])]
+        residual = np.prod(layers, axis=-2, keepdims=True) - target
+        try:
+            factors = 1 - (rate * residual * np.stack(rest, axis=-2)) ** 2
+        except ValueError:
+            need = f"needs a shape that broadcasts with {(*layers.shape[:-2], layers.shape[-2] - 1, layers.shape[-1])}"
+            raise ValueError(f"learning_rate: got shape {rate.shape}, {need}") from None
+    return validate.representable("values", values, factors)
 
 
 def flow_limit(scale: ArrayLike, target: ArrayLike, depth: int) -> FlowLimit:
@@ -111,9 +119,8 @@ def flow_limit(scale: ArrayLike, target: ArrayLike, depth: int) -> FlowLimit:
 
     There :math:`x y^{L-1} = m` and :math:`y^2 - x^2 = \alpha^2`.
 
-    Solves :math:`v^{L-1}(v - d) = 1` for :math:`v = y^2/m^{2/L}`, :math:`d = \alpha^2/m^{2/L}`, by Newton's method from
-    :math:`v = 1 + d`, where the left side is convex and at least 1, so that it converges from above for every
-    :math:`d > 0`.
+    With :math:`\tau = -\ln T` this is :math:`\ln(1 - e^{-\tau}) + \tau/L = \ln(\alpha^2/m^{2/L})`. The left side increases
+    and is concave, so that Newton's method from a point below the root rises to it, at every depth.
 
     Parameters
     ----------
@@ -142,20 +149,17 @@ def flow_limit(scale: ArrayLike, target: ArrayLike, depth: int) -> FlowLimit:
     >>> round(float(end.last**2), 12), round(float(end.others**2), 12), round(float(end.sharpness), 12)
     (0.5, 2.0, 2.5)
     """
-    scale, target, depth = _problem(scale, target, depth)
-    size = target ** (1 / depth)
-    d = (scale / size) ** 2
-    v = 1 + d
-    for _ in range(60):
-        # step = (v^{L-1}(v - d) - 1) / (derivative), divided through by v^{L-2} to stay in range
-        step = (v * (v - d) - v ** (2.0 - depth)) / (depth * v - (depth - 1) * d)
-        v = v - step
-        if np.all(np.abs(step) <= 4e-16 * v):
-            break
-    ratio = v ** -float(depth)
-    relative = v ** (depth - 1) * (1 + (depth - 1) * ratio) / depth
-    sharpness = relative * depth * size ** (2 * depth - 2)
-    return FlowLimit(size * v ** (-(depth - 1) / 2), size * np.sqrt(v), ratio, sharpness)
+    alpha, m, depth = _problem(scale, target, depth)
+    log_size = np.log(m) / depth
+    tau = _log_ratio(2 * (np.log(alpha) - log_size), depth)
+    log_y = log_size + tau / (2 * depth)
+    with np.errstate(over="ignore"):
+        log_sharpness = np.log1p((depth - 1) * np.exp(-tau)) + (2 * depth - 2) * log_y
+        ends = [np.exp(log_y - tau / 2), np.exp(log_y), np.exp(-tau), np.exp(log_sharpness)]
+    for end in ends[:2] + ends[3:]:
+        if not np.all((end > 0) & np.isfinite(end)):
+            raise ValueError(f"scale, target: got {scale!r}, {target!r}: the flow's end is beyond the floating range")
+    return FlowLimit(*(np.asarray(end)[()] for end in ends))
 
 
 def flow_sharpness(scale: ArrayLike, target: ArrayLike, depth: int) -> np.ndarray:
@@ -278,7 +282,7 @@ def scale_bound(learning_rate: ArrayLike, target: ArrayLike, depth: int, *, form
     ==============  ==================================================================================
     ``"exact"``     the solution of :math:`\eta \Psi(\alpha) = 2\sqrt2` itself, no estimate
     ``"integral"``  :math:`2\Lambda / g(L)`, the paper's route without its last estimates
-    ``"simple"``    :math:`2\Lambda / L`, the form for which `overshoot_ceiling` gives positivity
+    ``"simple"``    :math:`2\Lambda / L`, since :math:`g(L) \le L`; below it `contracts` holds for every mode
     ``"printed"``   :math:`\Lambda / (L^2\, 2^{(2L-3)/L})`, as in the paper's Lemma 2
     ==============  ==================================================================================
 
@@ -306,8 +310,9 @@ def scale_bound(learning_rate: ArrayLike, target: ArrayLike, depth: int, *, form
     if form not in BOUNDS:
         raise ValueError(f"form: got {form!r}, needs one of {', '.join(BOUNDS)}")
     rate = validate.positive("learning_rate", learning_rate)
-    _, target, depth = _problem(1.0, target, depth)
-    relative = rate * depth * target ** (2 - 2 / depth)
+    _, m, depth = _problem(np.ones_like(rate), target, depth)
+    with np.errstate(over="ignore"):
+        relative = rate * depth * m ** (2 - 2 / depth)
     if np.any(relative >= EDGE):
         raise ValueError(
             f"learning_rate: got {learning_rate!r}, which is eta S = {np.max(relative):.6g}; the bound on the scale "
@@ -315,61 +320,189 @@ def scale_bound(learning_rate: ArrayLike, target: ArrayLike, depth: int, *, form
         )
     room = np.log(EDGE / relative)
     if form == "exact":
-        return target ** (1 / depth) * _exact_scale(room, depth)
+        return m ** (1 / depth) * _exact_scale(room, depth)
     constant = {
         "integral": growth_constant(depth) / 2,
         "simple": depth / 2,
         "printed": depth**2 * 2 ** ((2 * depth - 3) / depth),
     }[form]
-    return target ** (1 / depth) * (room / constant) ** 0.25
+    return m ** (1 / depth) * (room / constant) ** 0.25
 
 
-def least_factor(scale: ArrayLike, learning_rate: ArrayLike, singular_values: ArrayLike, depth: int) -> np.ndarray:
-    r"""Least factor that any step can apply to the gap of each mode, if the corrected balancing lemma applies.
+def contracts(
+    scale: ArrayLike, learning_rate: ArrayLike, singular_values: ArrayLike, depth: int
+) -> np.ndarray:
+    r"""Whether the corrected balancing lemma applies to a mode, so that its gap never grows and its layers stay positive.
 
-    While :math:`\pi \le m` a step multiplies the gap by at least :math:`1 - k^2/(4(L-1))` with
-    :math:`k = \eta\Psi_i(\alpha)`, while :math:`\pi > m` (which needs k > 1) by at least :math:`1 - Q^2` with the Q
-    of `overshoot_ceiling`, and never by more than 1. Where the result is positive the gap keeps its sign, which is
-    always so for :math:`L \ge 3`.
+    With :math:`k = \eta\Psi(\alpha)` and the ratio T of `flow_limit` the lemma asks for
+
+    .. math:: k \le 2 \qquad\text{or}\qquad k < 2\sqrt2 \ \text{ and }\ (L - 1)\,T \ge \tfrac12 .
 
     Parameters
     ----------
-    scale, learning_rate : float
-    singular_values : (r,) array_like
-        Positive.
+    scale, learning_rate, singular_values : float or array
+        Positive; broadcast against one another.
     depth : int
         L, at least 2.
 
     Returns
     -------
-    (r,) ndarray
-        Above -1, and above 0 for :math:`L \ge 3`.
+    ndarray of bool
 
     Raises
     ------
     ValueError
-        If an assumption of the lemma fails: :math:`\eta S < 2\sqrt2`, or :math:`\alpha` at most
-        ``scale_bound(..., form="simple")`` for the largest singular value.
+        On numbers that are not positive or a depth below 2.
 
     Examples
     --------
-    >>> least_factor(0.01, 0.03, [10.0, 9.0], 3).round(3).tolist()
-    [0.53, 0.645]
-    >>> least_factor(3.0, 0.03, [10.0, 9.0], 3)
-    Traceback (most recent call last):
-    ...
-    ValueError: scale: got 3.0, above 1.526, the balancing lemma's bound for eta = 0.03, largest value 10 and L = 3
+    The paper's run with three layers at eta S = 2.14, and a large start:
+
+    >>> contracts([0.5, 5.0], 0.0332, 10.0, 3).tolist()
+    [True, False]
     """
-    values = np.atleast_1d(validate.positive("singular_values", singular_values))
-    alpha, rate = float(validate.positive("scale", scale)), float(validate.positive("learning_rate", learning_rate))
-    bound = float(scale_bound(rate, values.max(), depth, form="simple"))
-    if alpha > bound:
+    rate = validate.positive("learning_rate", learning_rate)
+    end = flow_limit(scale, singular_values, depth)
+    k = rate * end.sharpness
+    return (k <= 2) | ((k < EDGE) & ((depth - 1) * end.ratio >= 0.5))
+
+
+def least_factor(
+    scale: ArrayLike, learning_rate: ArrayLike, singular_values: ArrayLike, depth: int
+) -> np.ndarray:
+    r"""Least factor that any step can apply to the gap of a mode to which the corrected balancing lemma applies.
+
+    While :math:`\pi \le m` a step multiplies the gap by at least :math:`1 - k^2/(4(L-1))` with
+    :math:`k = \eta\Psi(\alpha)`, while :math:`\pi > m` (which needs k > 1) by more than 0; and never by more than 1.
+
+    Parameters
+    ----------
+    scale, learning_rate, singular_values : float or array
+        Positive; broadcast against one another.
+    depth : int
+        L, at least 2.
+
+    Returns
+    -------
+    ndarray
+        At least 0 for :math:`L \ge 3`, above -1 for two layers.
+
+    Raises
+    ------
+    ValueError
+        Where `contracts` does not hold.
+
+    Examples
+    --------
+    >>> least_factor(0.01, 0.02, [10.0, 9.0, 0.1], 3).round(3).tolist()
+    [0.0, 0.0, 1.0]
+    >>> least_factor(1.0, 0.1, [10.0, 4.0], 2).round(3).tolist()
+    [-0.003, 0.838]
+    """
+    if not np.all(contracts(scale, learning_rate, singular_values, depth)):
         raise ValueError(
-            f"scale: got {scale!r}, above {bound:.6g}, the balancing lemma's bound for eta = {rate:.6g}, "
-            f"largest value {values.max():.6g} and L = {depth}"
+            f"scale: got {scale!r}, which the balancing lemma does not allow for eta = {learning_rate!r}, targets "
+            f"{singular_values!r} and L = {depth}: it needs eta Psi <= 2, or eta Psi < 2 sqrt 2 and (L - 1) T >= 1/2"
         )
-    k = rate * flow_sharpness(alpha, values, depth)
-    return 1 - np.maximum(k**2 / (4 * (depth - 1)), np.where(k > 1, overshoot_ceiling(depth), 0.0) ** 2)
+    k = np.asarray(learning_rate) * flow_sharpness(scale, singular_values, depth)
+    below = 1 - k**2 / (4 * (depth - 1))
+    return np.where(k > 1, np.minimum(below, 0.0), below)
+
+
+def pull(iv: Any, x: Any, theta: Any, w: Any) -> Any:
+    r"""Enclose how far the step after a crossing pulls the last layer back, for every :math:`\eta\Psi < 2\sqrt2`.
+
+    A step from :math:`\pi \le m` may land at :math:`\pi' > m`; the next step keeps that layer positive if and only if
+    :math:`Q = \eta(\pi' - m)\pi'/x'^2 < 1`. Scaled by the flow's end point, with n = L - 1,
+    :math:`\theta = nT`, :math:`c = \eta\Psi/(1 + \theta)`, :math:`w = x/x_\infty`, :math:`u^2 = 1 - T(1 - w^2)`,
+    :math:`v = u^n`,
+
+    .. math:: Q = c\,V (V - 1/W), \quad W = w + c(1 - wv)v, \quad V = v\,\Bigl(1 + \frac{T w (W-w)}{u^2}\Bigr)^n .
+
+    Powers enter as :math:`(1 \pm x z)^{1/x}` with x = 1/n, which falls in x, so that one box covers many depths; x = 0
+    stands for infinitely many layers. V is at most its value :math:`(1 + T(W^2 - 1))^{n/2}` on the flow's curve.
+
+    Parameters
+    ----------
+    iv : interval arithmetic
+        Of `eoslib.enclose`.
+    x, theta, w : intervals
+        x and w in [0, 1], theta > 0; only the part with :math:`T = x\theta \le 1` counts.
+
+    Returns
+    -------
+    interval
+        From 0 to an upper bound of Q; 0 where no step crosses.
+    """
+    if (x.a * theta.a).a > 1:
+        return iv.mpf(0)
+    power = lambda z, x: iv.exp(iv.log(1 + x * z) / x) if x.a > 0 else iv.exp(z)
+    c = iv.sqrt(8) / (1 + theta.a)
+    high = iv.sqrt(power(-theta.a * (1 - w.b**2), x.a)) if (x.a * theta.a * (1 - w.b**2)).b < 1 else iv.mpf(1)
+    if (2 * w.a * high).b <= 1:
+        gain = high * (1 - w.a * high)
+    else:
+        fall = theta.b * (1 - w.a**2)
+        low = iv.sqrt(power(-fall, x.b)) if (x.b * fall).b < 1 else iv.mpf(0)
+        gain = low * (1 - w.a * low) if (2 * w.a * low).a >= 1 else 1 / (4 * w.a)
+    jump = (c * gain).b
+    W = (w.b + jump).b
+    if W.b <= 1:  # the next point lies short of the target
+        return iv.mpf(0)
+    V = iv.sqrt(power(theta.b * (W**2 - 1), x.a))
+    T = x.b * theta.b
+    floor = 1 - T * (1 - w.a**2)
+    if floor.a > 0:
+        other = high * power(theta.b * w.b * jump / floor, x.a)
+        V = V if V.b <= other.b else other
+    return iv.mpf([0, max((c * V * (V - 1 / W)).b, 0)])
+
+
+def pull_of_others(iv: Any, theta: Any, w: Any) -> Any:
+    r"""As `pull`, for the other of two layers: :math:`Q = cTW(W - 1/U)` with :math:`T = \theta`.
+
+    For L = 2 the gap may have changed its sign, so that the other layer may be the smaller one.
+    """
+    c = iv.sqrt(8) / (1 + theta.a)
+    high, low = iv.sqrt(1 - theta.a * (1 - w.b**2)), 1 - theta.b * (1 - w.a**2)
+    low = iv.sqrt(low) if low.a > 0 else iv.mpf(0)
+    W = w.b + c * high * (1 - w.a * low)
+    U = high + c * theta.b * w.b * (1 - w.a * low)
+    return iv.mpf([0, max((c * theta.b * W * (W - 1 / U)).b, 0)])
+
+
+def certify_positivity(*, bits: int = 53) -> dict[str, enclose.Enclosure]:
+    r"""Prove :math:`Q < 1` for :math:`\eta\Psi < 2\sqrt2` and :math:`\tfrac12 \le (L-1)T \le 8`, at every depth.
+
+    Cuts the rectangle of theta and w of `pull`: once with x = 1/(L - 1) anywhere in [0, 1/2], once with x = 1, where the
+    other layer is enclosed too.
+
+    Parameters
+    ----------
+    bits : int
+        Precision of each operation, at least 16.
+
+    Returns
+    -------
+    dict of str to Enclosure
+        ``"deeper"`` (L >= 3), ``"two"`` (L = 2), ``"others"`` (L = 2, the other layer).
+
+    Raises
+    ------
+    ArithmeticError
+        If the proof does not succeed, as with too small a precision.
+
+    Examples
+    --------
+    >>> all(found.high < 1 for found in certify_positivity().values())
+    True
+    """
+    deeper = lambda iv, theta, w: pull(iv, iv.mpf([0, 0.5]), theta, w)
+    return {
+        "deeper": enclose.below(deeper, (0.5, 8.0), (0.0, 1.0), bound=1.0, bits=bits),
+        "two": enclose.below(lambda iv, *at: pull(iv, iv.mpf(1), *at), (0.5, 1.0), (0.0, 1.0), bound=1.0, bits=bits),
+        "others": enclose.below(pull_of_others, (0.5, 1.0), (0.0, 1.0), bound=1.0, bits=bits),
+    }
 
 
 def cycle_factor(ratio: ArrayLike) -> np.ndarray:
@@ -414,146 +547,53 @@ def frozen_fraction(scale: ArrayLike, target: ArrayLike, depth: int, learning_ra
     (0.9277, 0.9277)
     """
     end = flow_limit(scale, target, depth)
-    alpha, rate = np.asarray(scale, dtype=float), validate.positive("learning_rate", learning_rate)
+    alpha, m, depth = _problem(scale, target, depth)
+    rate = validate.positive("learning_rate", learning_rate)
     if np.any(rate * end.sharpness >= 2):
         raise ValueError(
             f"learning_rate: got {learning_rate!r}, which is eta Psi = {np.max(rate * end.sharpness):.6g}; "
             "a mode converges only where eta Psi < 2"
         )
-    if depth == 2:
-        first = np.arcsinh(end.last / alpha)
-    else:
-        first = end.last * alpha ** (depth - 3) * hyp2f1(0.5, (3 - depth) / 2, 1.5, -((end.last / alpha) ** 2))
-    second = (end.others ** (2 * depth - 2) - alpha ** (2 * depth - 2)) / (2 * depth - 2)
-    return np.exp(-rate * (target * first - second))
-
-
-def overshoot_ceiling(depth: int, *, pieces: int = 400) -> float:
-    r"""Upper bound, by interval arithmetic, on how far a layer is pulled back after a step across the minimum.
-
-    A step from :math:`x y^{L-1} \le m` may land at :math:`x' y'^{L-1} > m`; the next step keeps both layers positive
-    if and only if :math:`Q = \eta (\pi' - m) \pi' / \min(x', y')^2 < 1`. Scaled by the flow's end point, with
-    :math:`U = y'/y_\infty`, :math:`W = x'/x_\infty`, :math:`q = \eta L m^{2-2/L}` and :math:`w = x/x_\infty`,
-
-    .. math::
-
-        Q = c\,U^{L-1}\bigl(U^{L-1} - 1/W\bigr), \quad c = \frac{q}{L\,T^{(L-1)/L}}, \quad
-        W = w + c(1-p)u^{L-1}, \quad U = u + cT(1-p)w u^{L-2}
-
-    where :math:`u^2 = 1 - T(1 - w^2)` and :math:`p = w u^{L-1}`. All modes of all targets that satisfy the
-    ``"simple"`` bound of `scale_bound` are covered by the two numbers (s, w), with :math:`T = s^L`: q is at most a
-    function of s. Each factor is monotone in each variable, so that its value at one corner bounds it over a box.
-
-    Every operation is rounded outward. The boxes need only sums, products, quotients and square roots, which IEEE
-    arithmetic rounds correctly, so that the next floating-point number up or down is a bound; the exponential in q
-    comes from mpmath's intervals. For s below the first box :math:`\eta\Psi < 1` (an interval too), and then no step
-    crosses the minimum.
-
-    Parameters
-    ----------
-    depth : int
-        L, at least 2.
-    pieces : int
-        Boxes per axis.
-
-    Returns
-    -------
-    float
-        A proven upper bound of Q; positivity holds where it is below 1.
-
-    Raises
-    ------
-    ValueError
-        If `depth` is below 2, or `pieces` below 10.
-
-    Examples
-    --------
-    >>> overshoot_ceiling(3) < 0.5
-    True
-    """
-    return _overshoot_ceiling(validate.integer("depth", depth, least=2), validate.integer("pieces", pieces, least=10))
-
-
-@lru_cache(maxsize=64)
-def _overshoot_ceiling(depth, pieces):
-    n = depth - 1
-    s, w = np.linspace(_quiet_root(depth), 1.0, pieces + 1), np.linspace(0.0, 1.0, pieces + 1)
-    largest = np.array([_largest_rate(root, depth) for root in s[1:]])[:, None]
-    left, right = w[None, :-1], w[None, 1:]
-    low, high = _power(s[:-1, None], depth, _down), _power(s[1:, None], depth, _up)
-    c = _up(largest / _down(depth * _power(s[:-1, None], n, _down)))
-    u_low = np.sqrt(np.maximum(_down(1 - _up(high * _up(1 - _down(left * left)))), 0))
-    u_low = np.maximum(_down(u_low), 0)
-    u_high = _up(np.sqrt(_up(1 - _down(low * _down(1 - _up(right * right))))))
-    rest = _up(1 - _down(left * _power(u_low, n, _down)))
-    W = _up(right + _up(c * _up(rest * _power(u_high, n, _up))))
-    U = _up(u_high + _up(_up(_up(c * high) * _up(rest * right)) * _power(u_high, n - 1, _up)))
-    U_power = _power(U, n, _up)
-    pull = _up(_up(c * U_power) * np.maximum(_up(U_power - _down(1 / W)), 0))
-    if depth == 2:  # the gap may have changed sign, so that the other layer may be the smaller one
-        pull = np.maximum(pull, _up(_up(_up(c * high) * W) * np.maximum(_up(W - _down(1 / U)), 0)))
-    return float(pull.max())
+    with np.errstate(over="ignore", invalid="ignore"):
+        if depth == 2:
+            first = np.arcsinh(end.last / alpha)
+        else:  # a hypergeometric function of a number below one, where its first form has one as large as alpha^-2
+            first = end.last * end.others ** (depth - 3) * hyp2f1(1.0, (3 - depth) / 2, 1.5, end.ratio)
+        second = (end.others ** (2 * depth - 2) - alpha ** (2 * depth - 2)) / (2 * depth - 2)
+        return validate.representable("scale", scale, np.exp(-rate * (m * first - second)))
 
 
 def _contrast(ratio, depth):
     return (1 - ratio) / (1 + (depth - 1) * ratio)
 
 
+def _log_ratio(log_gap, depth):
+    """Solve log(1 - exp(-tau)) + tau / L = log_gap, from below."""
+    small = np.exp(np.minimum(log_gap, -80.0))  # there tau is the gap itself, to all digits
+    tiny, log_gap = log_gap < -80, np.maximum(log_gap, -80.0)
+    with np.errstate(over="ignore"):
+        start = depth * lambertw(np.minimum(np.exp(log_gap), 1e300) / depth).real  # log(1 - exp(-tau)) <= log(tau)
+    tau = np.maximum(start, depth * log_gap)
+    for _ in range(100):
+        step = (log_gap - np.log(-np.expm1(-tau)) - tau / depth) / (np.exp(-tau) / -np.expm1(-tau) + 1 / depth)
+        tau = tau + step
+        if np.all(np.abs(step) <= 1e-14 * tau):
+            return np.where(tiny, small, tau)
+    raise ArithmeticError(f"flow limit: Newton's method has not converged for depth {depth}")
+
+
 def _exact_scale(room, depth):
     """Solve log(Psi/Psi_0) = room for alpha (target 1); convex in tau = -log T, Newton from the right."""
     n = depth - 1
     tau = (room + np.log(depth)) * depth / n
-    for _ in range(100):
+    for _ in range(200):
         weight = n * np.exp(-tau)
         excess = np.log1p(weight) - np.log(depth) + tau * n / depth - room
         step = excess / (n / depth - weight / (1 + weight))
         tau = tau - step
         if np.all(np.abs(step) <= 1e-14 * tau):
-            break
-    return np.sqrt(-np.expm1(-tau)) * np.exp(tau / (2 * depth))
-
-
-def _up(value):
-    return np.nextafter(value, np.inf)
-
-
-def _down(value):
-    return np.nextafter(value, -np.inf)
-
-
-def _power(base, exponent, outward):
-    """Integer power of a positive number, rounded outward after each product."""
-    result = base if exponent else np.ones_like(base)
-    for _ in range(exponent - 1):
-        result = outward(result * base)
-    return result
-
-
-def _largest_rate(root, depth):
-    """Upper bound of eta S_i of a mode whose flow ends at T = root^L, under the "simple" bound; grows with T.
-
-    With r = (m_i / m_1)^{4/L} it is 2 sqrt 2 times the maximum of r^{(L-1)/2} exp(-L d^2 r / 2) over 0 < r <= 1.
-    """
-    n, s = depth - 1, iv.mpf(float(root))
-    d2 = ((1 - s**depth) / s) ** 2
-    if d2.b < (iv.mpf(n) / depth).a:  # the maximum is at r = 1
-        rate = iv.sqrt(8) * iv.exp(-depth * d2 / 2)
-    else:  # the maximum over all r > 0, an upper bound in any case
-        rate = iv.sqrt(8) * iv.sqrt((n / (depth * iv.exp(1) * d2)) ** n)
-    return float(_up(float(rate.b)))
-
-
-def _quiet_root(depth):
-    """An s below which eta Psi < 1, from eta Psi = const (1 + (L-1)T)/(1-T)^(L-1), which grows with T = s^L."""
-    n, low, high = depth - 1, 0.0, 1.0
-    size = iv.sqrt(8) / depth * iv.sqrt((iv.mpf(n) / (depth * iv.exp(1))) ** n)
-    for _ in range(20):
-        middle = (low + high) / 2
-        s = iv.mpf(middle)
-        T = s**depth
-        quiet = ((1 - T) / s) ** 2 > iv.mpf(n) / depth and size * (1 + n * T) / (1 - T) ** n < 1  # certain or not true
-        low, high = (middle, high) if quiet else (low, middle)
-    return low
+            return np.sqrt(-np.expm1(-tau)) * np.exp(tau / (2 * depth))
+    raise ArithmeticError(f"scale bound: Newton's method has not converged for depth {depth}")
 
 
 def _layers(values):
@@ -564,5 +604,9 @@ def _layers(values):
 
 
 def _problem(scale, target, depth):
-    scale, target = validate.positive("scale", scale), validate.positive("target", target)
-    return scale, target, validate.integer("depth", depth, least=2)
+    alpha, m = (validate.positive(name, value) for name, value in (("scale", scale), ("target", target)))
+    try:
+        np.broadcast_shapes(alpha.shape, m.shape)
+    except ValueError:
+        raise ValueError(f"scale: got shape {alpha.shape}, needs one that broadcasts with target's {m.shape}") from None
+    return alpha.astype(float), m.astype(float), validate.integer("depth", depth, least=2)

@@ -135,6 +135,70 @@ def over(
     return Enclosure(low=min(lows), high=max(highs), boxes=len(lows), bits=context.prec)
 
 
+def below(
+    function: Callable, *sides: tuple[float, float], bound: float, bits: int = 64, most: int = 100_000
+) -> Enclosure:
+    r"""Prove that a function is less than `bound` on a box, halving pieces until each of them shows it.
+
+    A piece that does not show it is cut across the side that is longest in comparison with the whole box.
+
+    Parameters
+    ----------
+    function : callable
+        As in `over`.
+    *sides : (float, float)
+        Ends of the box in each variable.
+    bound : float
+        What every value must be less than.
+    bits : int
+        Precision of each operation, at least 16.
+    most : int
+        Pieces after which to give up.
+
+    Returns
+    -------
+    Enclosure
+        ``.high < bound``; ``.boxes`` is the number of pieces of the final cut.
+
+    Raises
+    ------
+    ValueError
+        On sides, a bound or numbers that `over` would not take.
+    ArithmeticError
+        If more than `most` pieces would be needed, as where the statement is false.
+
+    Examples
+    --------
+    >>> print(below(lambda iv, x: x * (1 - x), (0.0, 1.0), bound=0.26))
+    [0, 0.259766] on 18 boxes, 64 bits
+    >>> below(lambda iv, x: x * (1 - x), (0.0, 1.0), bound=0.25, most=1000)
+    Traceback (most recent call last):
+    ...
+    ArithmeticError: function: not shown to be less than 0.25 on 1000 boxes
+    """
+    context = arithmetic(bits)
+    if not sides:
+        raise ValueError("sides: got none, needs at least one pair of numbers")
+    limit, most = float(validate.real("bound", bound)), validate.integer("most", most, least=1)
+    whole = [tuple(ends(_cut(context, side, 1)[0])) for side in sides]
+    waiting, done, least, largest = [whole], 0, np.inf, -np.inf
+    while waiting:
+        piece = waiting.pop()
+        low, high = ends(context.convert(function(context, *(context.mpf(list(side)) for side in piece))))
+        if high < limit and np.isfinite(low):
+            done, least, largest = done + 1, min(least, low), max(largest, high)
+            continue
+        widths = [(b - a) / (end - start) for (a, b), (start, end) in zip(piece, whole)]
+        longest = int(np.argmax(widths))
+        a, b = piece[longest]
+        middle = a + (b - a) / 2
+        if done + len(waiting) + 2 > most or not a < middle < b:
+            raise ArithmeticError(f"function: not shown to be less than {limit:g} on {most} boxes")
+        for half in ((a, middle), (middle, b)):
+            waiting.append([*piece[:longest], half, *piece[longest + 1 :]])
+    return Enclosure(low=least, high=largest, boxes=done, bits=context.prec)
+
+
 def _cut(context, side, pieces):
     """Intervals that cover the side; neighbours share the float between them."""
     ends_given = validate.real("sides", side)

@@ -88,6 +88,40 @@ def real(name: str, value: Any, *, need: str = "needs finite real numbers") -> n
     return array
 
 
+def representable(name: str, value: Any, result: np.ndarray) -> np.ndarray:
+    """Return `result`, computed from finite `value`, if it is finite too.
+
+    Raises
+    ------
+    ValueError
+        If an entry of `result` overflowed.
+
+    Examples
+    --------
+    >>> representable("x", 1e200, np.array([np.inf]))
+    Traceback (most recent call last):
+    ...
+    ValueError: x: got 1e+200, needs numbers whose result is within the floating range
+    """
+    if not np.all(np.isfinite(result)):
+        raise ValueError(f"{name}: got {short(value)}, needs numbers whose result is within the floating range")
+    return result
+
+
+def short(value: Any) -> str:
+    """Return `value` as text of one line and at most 60 characters, for an error message.
+
+    Examples
+    --------
+    >>> short(np.zeros((3, 100)))
+    'float64 array of shape (3, 100)'
+    """
+    if isinstance(value, np.ndarray) and value.size > 4:
+        return f"{value.dtype} array of shape {value.shape}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def weights(W: Any, M: Any = _ABSENT, *, V: Any = _ABSENT, numpy_only: bool = False) -> tuple:
     """Check that `W` has shape (..., L, d, d), that `M` is (d, d) and that `V` has the shape of `W`.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-from itertools import pairwise
 
 import mpmath as mp
 import numpy as np
@@ -12,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from eoslib import balance, descent, hessian, network
+from eoslib import balance, descent, enclose, hessian, network
 
 FEW = settings(derandomize=True, deadline=None, max_examples=25)
 depths = st.integers(2, 8)
@@ -37,6 +35,22 @@ def sharpness_by_bisection(alpha, m, depth):
 def test_flow_sharpness_is_that_of_forty_digits(alpha, m, depth):
     # Newton stops within a rounding of v, which enters Psi with power at most L - 1: a few 1e-15.
     assert_allclose(balance.flow_sharpness(alpha, m, depth), sharpness_by_bisection(alpha, m, depth), rtol=1e-13)
+
+
+@FEW
+@given(st.floats(-8, 0.3).map(lambda e: 10.0**e), st.integers(9, 300))
+def test_flow_sharpness_of_very_deep_networks(alpha, depth):
+    # an error of 2e-16 in log(y) enters log(Psi) times 2(L - 1), at most 600
+    assert_allclose(balance.flow_sharpness(alpha, 1.0, depth), sharpness_by_bisection(alpha, 1.0, depth), rtol=1e-12)
+
+
+def test_flow_limit_at_the_ends_of_the_floating_range():
+    for scale in (1e-300, 1e-170, 1e-30):  # alpha^2 below the range, or below the last digit
+        end = balance.flow_limit(scale, 2.0, 3)
+        assert_allclose([end.ratio, end.sharpness], [1.0, 3 * 2.0 ** (4 / 3)], rtol=1e-14)
+    end = balance.flow_limit(1e100, 1.0, 2)
+    assert_allclose([end.others, end.last], [1e100, 1e-100], rtol=1e-13)
+    assert balance.flow_sharpness(np.float32(0.5), 1.0, 3) == balance.flow_sharpness(0.5, 1.0, 3)
 
 
 @FEW
@@ -127,82 +141,81 @@ def test_gap_factors_take_a_layer_at_zero():
     assert_allclose(factors, [[1 - (0.1 * 2 * 0.5) ** 2]] * 2, rtol=1e-15)
 
 
-@pytest.mark.parametrize("depth", range(2, 9))
-def test_overshoot_ceiling_is_above_every_sample(depth):
-    """Sampled steps across the minimum, over all modes that the bound admits, stay below the certified ceiling."""
+def pull_of_a_step(n, theta, w, k):
+    """Q of both layers after a step that starts at w, in plain numbers scaled by the flow's end; 0 if none crosses."""
+    T, c = theta / n, k / (1 + theta)
+    u = np.sqrt(1 - T * (1 - w**2))
+    turn = c * (1 - w * u**n) * u ** (n - 1)  # x -> x + turn u, y -> y + T turn w
+    W, U = w + turn * u, u + T * turn * w
+    product = W * U**n
+    crosses = product > 1
+    return [np.where(crosses, c * (product - 1) * product * t / v**2, 0.0) for v, t in ((W, 1.0), (U, T))]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 40, 1000])
+def test_pull_is_above_every_sample(n):
+    rng = np.random.default_rng(n)
+    iv = enclose.arithmetic(53)
+    largest = 0.0
+    for _ in range(60):
+        theta = np.sort(0.5 + (min(n, 8) - 0.5) * rng.random() + np.array([0.0, 0.02 * rng.random()]))
+        w = np.sort(rng.random() + 0.02 * rng.random(2)).clip(0, 1)
+        high = balance.pull(iv, iv.mpf(1) / n, iv.mpf(theta.tolist()), iv.mpf(w.tolist()))
+        wide = balance.pull(iv, iv.mpf([0, 1 / n]), iv.mpf(theta.tolist()), iv.mpf(w.tolist()))
+        at = rng.uniform(theta[0], min(theta[1], n), 200), rng.uniform(*w, 200)
+        last, other = pull_of_a_step(n, *at, balance.EDGE * np.sqrt(rng.random(200)))
+        assert last.max() <= enclose.ends(high)[1] <= enclose.ends(wide)[1] + 1e-12
+        if n == 1:
+            bound = balance.pull_of_others(iv, iv.mpf(theta.tolist()), iv.mpf(w.tolist()))
+            assert other.max() <= enclose.ends(bound)[1]
+        largest = max(largest, enclose.ends(high)[1] - last.max() if last.max() > 0.1 else 0)
+    assert largest < 0.35  # the enclosure is no vacuous bound: a few widths of 0.02, times slopes of a few
+
+
+def test_positivity_is_certified_with_the_precision_asked_for():
+    first, again = (balance.certify_positivity(bits=bits) for bits in (24, 53))
+    for name in ("deeper", "two", "others"):
+        assert first[name].high < 1 and again[name].high < 1
+        assert (first[name].bits, again[name].bits) == (24, 53) and first[name] != again[name]
+    with pytest.raises(ArithmeticError, match="not shown to be less than 1"):  # and it is false for small T
+        enclose.below(balance.pull, (0.0, 0.5), (0.05, 0.1), (0.0, 1.0), bound=1.0, most=2000)
+    assert max(pull_of_a_step(2, 0.1, np.linspace(0, 1, 99), 2.82)[0]) > 1.2
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5, 9, 30])
+def test_contracts_covers_the_bounds_on_the_scale(depth):
+    """Scales up to the "simple" bound satisfy the lemma's condition, for the smaller modes too."""
     rng = np.random.default_rng(depth)
-    q1 = 2 * np.sqrt(2) * np.exp(-rng.exponential(0.5, 40_000))
-    ratio = np.where(rng.random(q1.size) < 0.5, 1.0, 10 ** -rng.uniform(0, 4, q1.size))  # m_i / m_1
-    m, eta = ratio, q1 / depth
-    alpha = balance.scale_bound(eta, 1.0, depth) * np.sqrt(rng.random(q1.size))
-    end = balance.flow_limit(alpha, m, depth)
-    x = rng.random(q1.size) * end.last
-    y = np.hypot(x, alpha)
-    turn = eta * (m - x * y ** (depth - 1)) * y ** (depth - 2)
-    x, y = x + turn * y, y + turn * x
-    product = x * y ** (depth - 1)
-    pull = np.where(product > m, eta * (product - m) * product / np.minimum(x, y) ** 2, 0.0)
-    ceiling = balance.overshoot_ceiling(depth)
-    assert pull.max() <= ceiling < 1
-    assert pull.max() > 0.8 * balance.overshoot_ceiling(depth, pieces=1200)  # and it is not a vacuous bound
-    assert balance.overshoot_ceiling(depth, pieces=1200) < ceiling
+    q = 2 * np.sqrt(2) * np.exp(-rng.exponential(0.5, 5000))
+    ratio = np.where(rng.random(q.size) < 0.5, 1.0, 10 ** -rng.uniform(0, 6, q.size))
+    alpha = balance.scale_bound(q / depth, 1.0, depth) * (1 - 1e-12)
+    assert balance.contracts(alpha, q / depth, ratio, depth).all()
+    assert not balance.contracts(10.0, 2.0 / depth, 1.0, depth)
+    assert not balance.contracts(1e-3, 2.83 / depth, 1.0, depth) and balance.contracts(1e-3, 2.82 / depth, 1.0, depth)
+    flat = 0.49 / (depth - 1)  # T of a flow that ends just below (L - 1) T = 1/2
+    scale = np.sqrt((1 - flat) * flat ** (-1 / depth))
+    rates = np.array([1.99, 2.01]) / balance.flow_sharpness(scale, 1.0, depth)
+    assert balance.contracts(scale, rates, 1.0, depth).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("depth", [2, 3, 8])
-def test_overshoot_ceiling_is_rounded_outward(depth):
-    """The same box corners with 40 digits give a smaller value, and by no more than the roundings."""
-    n, worst = depth - 1, mp.mpf(0)
-    with mp.workdps(40):
-        s = [mp.mpf(float(v)) for v in np.linspace(balance._quiet_root(depth), 1.0, 13)]
-        w = [mp.mpf(float(v)) for v in np.linspace(0.0, 1.0, 13)]
-        for low, high in pairwise(s):
-            ratios = [mp.mpf(k) / 100 for k in range(1, 101)]  # (m_i / m_1)^{4/L}, by brute force
-            d2 = ((1 - high**depth) / high) ** 2
-            best = min(mp.mpf(1), n / (depth * d2)) if d2 else mp.mpf(1)
-            rate = mp.sqrt(8) * best ** (mp.mpf(n) / 2) * mp.exp(-depth * d2 * best / 2)
-            assert rate >= mp.sqrt(8) * max(r ** (mp.mpf(n) / 2) * mp.exp(-depth * d2 * r / 2) for r in ratios)
-            c = rate / (depth * low**n)
-            for left, right in pairwise(w):
-                u_low, u_high = mp.sqrt(1 - high**depth * (1 - left**2)), mp.sqrt(1 - low**depth * (1 - right**2))
-                rest = 1 - left * u_low**n
-                W, U = right + c * rest * u_high**n, u_high + c * high**depth * rest * right * u_high ** (n - 1)
-                worst = max(worst, c * U**n * (U**n - 1 / W))
-                worst = max(worst, c * high**depth * W * (W - 1 / U)) if depth == 2 else worst
-        excess = float(balance.overshoot_ceiling(depth, pieces=12) - worst)
-    assert 0 <= excess < 1e-11  # about 50 roundings of 2e-16, times L - 1 for the powers
-
-
-def test_powers_enclose_the_exact_ones():
-    base = np.random.default_rng(0).uniform(0.1, 2, 200)
-    for exponent in range(1, 8):
-        below, above = balance._power(base, exponent, balance._down), balance._power(base, exponent, balance._up)
-        for b, low, high in zip(base.tolist(), below.tolist(), above.tolist()):
-            exact = Fraction(b) ** exponent
-            assert Fraction(low) <= exact <= Fraction(high) and (exponent == 1 or low < high)
-            assert exponent == 1 or exact - Fraction(low) > 0 < Fraction(high) - exact
-
-
-@pytest.mark.parametrize("depth", [2, 3, 5, 8])
-def test_largest_rate_is_an_upper_bound_and_tight(depth):
-    """Against the maximum over all ratios of targets, by brute force on a fine grid."""
-    r = np.linspace(1e-4, 1, 20_001)
-    for root in np.linspace(balance._quiet_root(depth), 1, 40):
-        d2 = ((1 - root**depth) / root) ** 2
-        best = 2 * np.sqrt(2) * np.max(r ** ((depth - 1) / 2) * np.exp(-depth * d2 * r / 2))
-        # a grid step of 5e-5 beside a smooth maximum costs its square, about (5e-5 / 0.1)^2
-        assert best * (1 - 1e-14) <= balance._largest_rate(root, depth) <= best * (1 + 1e-6)
-
-
-def test_every_minimum_below_the_first_box_is_quiet():
-    """eta Psi < 1 for every mode that the bound admits with T below the first box, by sampling."""
-    rng = np.random.default_rng(1)
-    for depth in range(2, 9):
-        eta = 2 * np.sqrt(2) * 10 ** -rng.uniform(0, 3, 20_000) / depth
-        m = 10 ** -rng.uniform(0, 3, eta.size)
-        alpha = balance.scale_bound(eta, 1.0, depth)
-        end = balance.flow_limit(alpha, m, depth)
-        small = end.ratio ** (1 / depth) < balance._quiet_root(depth)
-        assert small.sum() > 100 and np.max((eta * end.sharpness)[small]) < 1
+@pytest.mark.parametrize("depth", [2, 3, 4, 7])
+def test_layers_stay_positive_where_contracts_says_so(depth):
+    rng = np.random.default_rng(depth)
+    T = np.where(rng.random(20_000) < 0.5, rng.random(20_000), 10 ** -rng.uniform(0, 6, 20_000))
+    k = np.where(rng.random(T.size) < 0.5, 2.0, 2.828) * rng.random(T.size) ** 0.3
+    scale = np.sqrt((1 - T) * T ** (-1 / depth))
+    rate = k / balance.flow_sharpness(scale, 1.0, depth)
+    known = balance.contracts(scale, rate, 1.0, depth)
+    x, y, positive, least = np.zeros_like(T), scale.copy(), np.ones(T.size, bool), np.ones(T.size)
+    for _ in range(200):
+        turn = rate * (1 - x * y ** (depth - 1)) * y ** (depth - 2)
+        least = np.where(positive, np.minimum(least, 1 - turn**2), least)
+        x, y = x + turn * y, y + turn * x
+        positive &= (x > 0) & (y > 0)
+        x, y = (np.where(positive, v, 0.5) for v in (x, y))  # runs that have left are of no further interest
+    assert positive[known].all() and not positive[~known].all()
+    floor = balance.least_factor(scale[known], rate[known], 1.0, depth)
+    assert np.all(least[known] >= floor - 1e-12)
 
 
 def test_least_factor_bounds_a_run_from_below():
@@ -234,16 +247,18 @@ def test_frozen_fraction_in_the_limits():
         (lambda: balance.critical_scale(1.0, 2), "no maximum exists"),
         (lambda: balance.scale_bound(1.0, 10.0, 3), "needs eta S < 2 sqrt 2"),
         (lambda: balance.scale_bound(0.01, 1.0, 3, form="tight"), "form: got 'tight'"),
-        (lambda: balance.least_factor(5.0, 0.03, [10.0], 3), "scale: got 5.0, above"),
-        (lambda: balance.least_factor(0.1, 1.0, [10.0], 3), "needs eta S < 2 sqrt 2"),
+        (lambda: balance.least_factor(5.0, 0.03, [10.0], 3), "scale: got 5.0, which the balancing lemma does not"),
+        (lambda: balance.flow_sharpness(1e200, 1.0, 9), "the flow's end is beyond the floating range"),
+        (lambda: balance.gaps([[1e200], [1.0]]), "values: got [[1e+200], [1.0]], needs numbers whose result is within"),
+        (lambda: balance.gap_factors([[1.0, 1.0], [2.0, 1.0]], [1.0, 1.0], np.ones(3)), "learning_rate: got shape (3,)"),
+        (lambda: balance.flow_sharpness([1.0, 2.0], [1.0, 2.0, 3.0], 3), "scale: got shape (2,), needs one that"),
         (lambda: balance.frozen_fraction(0.1, 1.0, 3, 0.7), "a mode converges only where eta Psi < 2"),
         (lambda: balance.frozen_fraction(0.1, 1.0, 3, -0.7), "learning_rate: got -0.7"),
         (lambda: balance.cycle_factor(0.0), "ratio: got 0.0"),
         (lambda: balance.gaps([[1.0, 2.0]]), "needs (..., L, r) with L >= 2 layers"),
         (lambda: balance.gap_factors([[1.0], [2.0]], [1.0, 2.0], 0.1), "target: got shape (2,)"),
         (lambda: balance.gap_factors([[1.0], [2.0]], [1.0], 0.0), "learning_rate: got 0.0"),
-        (lambda: balance.overshoot_ceiling(1), "depth: got 1"),
-        (lambda: balance.overshoot_ceiling(3, pieces=2), "pieces: got 2"),
+        (lambda: balance.certify_positivity(bits=3), "bits: got 3"),
     ],
 )
 def test_bad_input_says_which_assumption_fails(call, message):

@@ -90,3 +90,26 @@ def test_bad_input_is_named(call, name):
 def test_what_is_not_enclosed_raises():
     with pytest.raises(ArithmeticError, match="not enclosed"):
         enclose.over(lambda iv, x: 1 / x, (-1.0, 1.0), pieces=2)
+
+
+def test_below_proves_what_over_needs_many_more_boxes_for():
+    bumpy = lambda iv, x, y: x * (1 - x) + y * (1 - y)  # at most one half
+    found = enclose.below(bumpy, (0.0, 1.0), (0.0, 1.0), bound=0.51)
+    assert 0.5 <= found.high < 0.51 and found.low <= 0 and found.bits == 64
+    assert enclose.over(bumpy, (0.0, 1.0), (0.0, 1.0), pieces=40).high > 0.51 and found.boxes < 1600
+
+
+@pytest.mark.parametrize(
+    ("sides", "options", "message"),
+    [
+        ((), {"bound": 1.0}, "sides: got none"),
+        (((1.0, 0.0),), {"bound": 1.0}, "sides: got (1.0, 0.0)"),
+        (((0.0, 1.0),), {"bound": float("nan")}, "bound: got a value that is not finite"),
+        (((0.0, 1.0),), {"bound": 1.0, "bits": 2}, "bits: got 2"),
+        (((0.0, 1.0),), {"bound": 1.0, "most": 0}, "most: got 0"),
+    ],
+)
+def test_below_names_what_is_wrong(sides, options, message):
+    with pytest.raises(ValueError) as error:
+        enclose.below(lambda iv, x: x, *sides, **options)
+    assert message in str(error.value)
