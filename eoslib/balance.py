@@ -588,10 +588,10 @@ def _exact_scale(room, depth):
     tau = (room + np.log(depth)) * depth / n
     for _ in range(200):
         weight = n * np.exp(-tau)
-        excess = np.log1p(weight) - np.log(depth) + tau * n / depth - room
+        excess = np.log1p(n * np.expm1(-tau) / depth) + tau * n / depth - room
         step = excess / (n / depth - weight / (1 + weight))
         tau = tau - step
-        if np.all(np.abs(step) <= 1e-14 * tau):
+        if np.all(np.abs(step) <= 1e-14 * tau + 1e-15 * depth):  # what cancellation at small tau leaves
             return np.sqrt(-np.expm1(-tau)) * np.exp(tau / (2 * depth))
     raise ArithmeticError(f"scale bound: Newton's method has not converged for depth {depth}")
 

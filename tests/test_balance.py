@@ -121,6 +121,16 @@ def test_bounds_are_ordered_and_the_exact_one_is_exact(q, m, depth):
     assert_allclose(rate * balance.flow_sharpness(exact, m, depth), balance.EDGE, rtol=1e-11)
 
 
+def test_exact_bound_close_to_the_ceiling_and_far_from_it():
+    """Small room: alpha^4 = 2 L^2 room / (L - 1); cancellation leaves 1e-15 L beside tau, about the root of room."""
+    for depth in (2, 3, 30, 400):
+        for room in (1e-12, 1e-6):
+            found = balance.scale_bound(balance.EDGE * (1 - room) / depth, 1.0, depth, form="exact") ** 4
+            assert_allclose(found, room * 2 * depth**2 / (depth - 1), rtol=5 * np.sqrt(room) * np.sqrt(depth) + 1e-3)
+        far = balance.scale_bound(1e-3 / depth, 1.0, depth, form="exact")
+        assert_allclose(1e-3 / depth * balance.flow_sharpness(far, 1.0, depth), balance.EDGE, rtol=1e-11)
+
+
 @FEW
 @given(depths, st.integers(0, 2**31))
 def test_gap_factors_are_those_of_descent(depth, seed):
