@@ -150,8 +150,7 @@ def cell_minimum(cells: ArrayLike, *, usual: bool = False) -> np.ndarray:
     ------
     ValueError
         If `cells` are not pairs of integers, or the iteration leaves a cell or does not reach a point with gradient
-        below 1e-12 and positive curvature. (In the usual table four cells have their minimum on the kink at
-        :math:`r = \pi`, or none that is smooth: they raise.)
+        below 1e-12 and positive curvature.
 
     Examples
     --------

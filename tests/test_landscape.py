@@ -1,0 +1,145 @@
+"""Two landscapes over the plane against finite differences, other code for descent, and what they should refuse."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from eoslib import landscape, scalar
+
+PLACES = st.tuples(st.floats(-9, 9), st.floats(-9, 9))
+
+
+def differences(f, point, h=1e-5):
+    """Central differences of f at a point, one row per direction."""
+    return np.array([(f(point + h * e) - f(point - h * e)) / (2 * h) for e in np.eye(2)])
+
+
+@pytest.mark.parametrize("usual", [False, True])
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(place=PLACES)
+def test_derivatives_of_the_table_are_finite_differences(usual, place):
+    point = np.array(place)
+    r = np.hypot(*point)
+    # away from the kinks: ridges, the origin, and the circle r = pi of the usual table
+    assume(abs(np.sin(place[0])) > 1e-3 and abs(np.cos(place[1])) > 1e-3 and r > 0.3 and abs(r - np.pi) > 1e-3)
+    g = landscape.holder_gradient(point, usual=usual)
+    H = landscape.holder_hessian(point, usual=usual)
+    # h^2 = 1e-10 times third derivatives, and 1e-16 / h of rounding; values up to e^3
+    assert_allclose(differences(lambda p: landscape.holder(p, usual=usual), point), g, atol=1e-7)
+    assert_allclose(differences(lambda p: landscape.holder_gradient(p, usual=usual), point), H, atol=1e-6)
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(place=st.tuples(st.floats(-1.5, 1.5), st.floats(-1.5, 1.5)), depth=st.integers(2, 6), m=st.floats(0.2, 2))
+def test_derivatives_of_the_scalar_network_are_finite_differences(place, depth, m):
+    point, more = np.array(place), {"targets": (m, 1.0), "depth": depth}
+    g, H = (f(point, **more) for f in (landscape.scalar_network_gradient, landscape.scalar_network_hessian))
+    # relative to 1.5^10 = 58 times powers of the depth
+    assert_allclose(differences(lambda p: landscape.scalar_network(p, **more), point), g, rtol=1e-6, atol=1e-5)
+    assert_allclose(differences(lambda p: landscape.scalar_network_gradient(p, **more), point), H, rtol=1e-6, atol=1e-5)
+
+
+def test_both_tables_have_the_symmetries_of_their_formula():
+    points = np.random.default_rng(0).uniform(-9, 9, (50, 2))
+    for usual in (False, True):
+        value = landscape.holder(points, usual=usual)
+        for sign in ((-1, 1), (1, -1), (-1, -1)):
+            assert np.array_equal(landscape.holder(points * sign, usual=usual), value)
+            g = landscape.holder_gradient(points * sign, usual=usual)
+            assert_allclose(g, landscape.holder_gradient(points, usual=usual) * sign, atol=1e-14)
+
+
+@pytest.mark.parametrize("usual", [False, True])
+def test_minimum_of_a_cell_is_its_lowest_point_on_a_fine_grid(usual):
+    for where in ([0, 0], [-1, 0], [0, -1], [1, 1], [2, 3], [-4, -2]):
+        point = landscape.cell_minimum(where, usual=usual)
+        assert landscape.cell(point).tolist() == where
+        edges = np.linspace(1e-3, np.pi - 1e-3, 400)
+        x, y = np.pi * where[0] + edges, np.pi * (where[1] - 0.5) + edges
+        values = landscape.holder(np.stack(np.meshgrid(x, y), -1), usual=usual)
+        lowest = np.unravel_index(values.argmin(), values.shape)
+        # the grid's spacing is 0.008
+        assert abs(x[lowest[1]] - point[0]) < 0.008 and abs(y[lowest[0]] - point[1]) < 0.008
+
+
+def test_cells_change_exactly_where_the_table_vanishes():
+    for place in ([0.0, 0.4], [np.pi, -1.0], [1.0, np.pi / 2], [2.0, -3 * np.pi / 2]):
+        low, high = np.array(place) - 1e-9, np.array(place) + 1e-9
+        assert (landscape.cell(low) != landscape.cell(high)).any()
+        assert abs(landscape.holder(place)) < 1e-12
+
+
+def test_descent_on_the_scalar_network_is_the_one_mode_map():
+    rates = np.linspace(0.02, 0.05, 7)
+    run = landscape.descend(landscape.scalar_network_gradient, [[0.7, 1.1], [1.0, 0.6]], rates)
+    for i, start in enumerate(run.points[:, 0]):
+        for j, target in enumerate((0.8, 1.0)):
+            s = start[j]
+            for k, rate in enumerate(rates):
+                s = scalar.step(s, target, 4, 8 * rate)
+                assert abs(s - run.points[i, k + 1, j]) < 1e-14 * 10  # the same sums in another order
+    assert run.points.shape == (2, 8, 2) and not run.diverged.any()
+
+
+def test_a_run_that_leaves_is_stopped_and_said_to_have_diverged():
+    run = landscape.descend(lambda p: -p, [[1.0, 0.0], [0.0, 0.0]], np.ones(60), limit=50.0)
+    assert run.diverged.tolist() == [True, False]
+    assert np.abs(run.points).max() <= 50 and np.isfinite(run.points).all()
+    broken = landscape.descend(lambda p: np.full_like(p, np.nan), [[1.0, 1.0]], np.ones(2))
+    assert broken.diverged.all() and (broken.points == 1).all()
+
+
+def test_share_of_a_step_along_negative_curvature():
+    rng = np.random.default_rng(1)
+    turn = np.linalg.qr(rng.standard_normal((5, 5)))[0]
+    for values in ([-2, -1, 0, 1, 3], [1, 2, 3, 4, 5], [-5, -4, -3, -2, -1]):
+        parts = rng.standard_normal(5)
+        share = landscape.downward_share(turn @ parts, turn @ np.diag(values).astype(float) @ turn.T)
+        if values[0] != -2:
+            assert abs(share - (values[0] < 0)) < 1e-14
+        else:  # the eigenvalue 0 counts on neither side but by rounding
+            wanted = (parts[:2] ** 2).sum() / (parts**2).sum()
+            zero = parts[2] ** 2 / (parts**2).sum()
+            assert min(abs(share - wanted), abs(share - wanted - zero)) < 1e-13
+    assert np.isnan(landscape.downward_share(np.zeros(2), np.eye(2)))
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 6])
+def test_chord_of_a_two_cycle_has_curvature_two_over_the_rate(depth):
+    m, rate = 1.7, 2.3 / scalar.sharpness_at_minimum(1.7, depth)
+    cycle = scalar.two_cycle(m, depth, rate)
+
+    def along(p):  # second derivative of (s^L - m)^2 / (2L), whose descent the one-mode map is
+        return ((1 - scalar.slope(p, m, depth, rate)) / rate)[..., None]
+
+    H = landscape.chord_hessian(along, np.array([cycle.low]), np.array([cycle.high]))
+    assert abs(H[0, 0] * rate - 2) < 1e-12  # Gauss's rule is exact; the cycle is known to rounding
+    other = landscape.chord_hessian(along, np.array([cycle.low]), np.array([0.99 * cycle.high]))
+    assert abs(other[0, 0] * rate - 2) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: landscape.holder([1.0]), "points"),
+        (lambda: landscape.holder([np.nan, 1.0]), "points"),
+        (lambda: landscape.holder_gradient("x"), "points"),
+        (lambda: landscape.cell_minimum([0.5, 0.0]), "cells"),
+        (lambda: landscape.cell_minimum([[0, 0, 0]]), "cells"),
+        (lambda: landscape.scalar_network([1.0, 1.0], targets=(1.0,)), "targets"),
+        (lambda: landscape.scalar_network([1.0, 1.0], targets=(1.0, -1.0)), "targets"),
+        (lambda: landscape.scalar_network_hessian([1.0, 1.0], depth=1), "depth"),
+        (lambda: landscape.descend(lambda p: p, [1.0, 1.0, 1.0], [0.1]), "start"),
+        (lambda: landscape.descend(lambda p: p, [1.0, 1.0], 0.1), "rates"),
+        (lambda: landscape.descend(lambda p: p, [1.0, 1.0], [0.0]), "rates"),
+        (lambda: landscape.descend(lambda p: p, [1.0, 1.0], [0.1], limit=0), "limit"),
+        (lambda: landscape.downward_share([1.0, 2.0], np.eye(3)), "hessians"),
+        (lambda: landscape.chord_hessian(lambda p: p, [1.0], [1.0, 2.0]), "two"),
+        (lambda: landscape.chord_hessian(lambda p: p, [1.0], [2.0], nodes=0), "nodes"),
+    ],
+)
+def test_bad_input_is_refused_by_name(call, name):
+    with pytest.raises(ValueError, match=f"^{name}: got "):
+        call()
