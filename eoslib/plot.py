@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import re
+import sys
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -24,9 +25,14 @@ COLOURS = {
     "grey": "#767676",
 }
 
+# Mode 1, 2, 3 ... in every figure of the book.
+MODES = tuple(COLOURS.values())
+
 
 def use_style() -> None:
     """Set Matplotlib's defaults for the book; every chapter calls this once, before its first figure.
+
+    In a notebook figures are shown as SVG, sharp at any size; pass ``rasterized=True`` to artists of many thousand points.
 
     Examples
     --------
@@ -61,8 +67,13 @@ def use_style() -> None:
             "lines.markersize": 3.5,
             "font.size": 10,
             "mathtext.fontset": "cm",
+            "svg.hashsalt": "eoslib",
         }
     )
+    if "ipykernel" in sys.modules:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("svg", metadata={"Date": None})
 
 
 def threshold(
@@ -194,14 +205,14 @@ def download(name: str, columns: dict, *, digits: int = 6) -> Download:
     name : str
         The figure's name, ``fig-...``.
     columns : dict of str to (n,) array_like
-        Columns may differ in length; shorter ones end in empty cells.
+        Columns may differ in length; shorter ones end in empty cells, and so do numbers that are not there (NaN).
     digits : int
         Significant digits written.
 
     Raises
     ------
     ValueError
-        If the name does not begin with ``fig-`` or a column is not one-dimensional.
+        If the name does not begin with ``fig-``, or a column is not one-dimensional, is empty or holds an infinite number.
 
     Examples
     --------
@@ -214,6 +225,8 @@ def download(name: str, columns: dict, *, digits: int = 6) -> Download:
     for key, array in arrays.items():
         if array.ndim != 1:
             raise ValueError(f"columns[{key!r}]: got shape {array.shape}, needs one dimension")
+        if array.size == 0 or (array.dtype.kind == "f" and np.isinf(array).any()):
+            raise ValueError(f"columns[{key!r}]: got {'no' if array.size == 0 else 'infinite'} numbers, needs what the figure draws")
     rows = max((a.size for a in arrays.values()), default=0)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -224,4 +237,6 @@ def download(name: str, columns: dict, *, digits: int = 6) -> Download:
 
 
 def _cell(value, digits):
-    return f"{value:.{digits}g}" if isinstance(value, (float, np.floating)) else str(value)
+    if isinstance(value, (float, np.floating)):
+        return "" if np.isnan(value) else f"{value:.{digits}g}"
+    return str(value)

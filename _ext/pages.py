@@ -1,0 +1,90 @@
+"""How a chapter reads on the page: checks folded under one line, figures as files, no needless tab stops.
+
+The sources stay plain notebooks. A cell tagged ``check-…`` whose first line is a comment is shown as "checked: comment"
+and opens on a click, unless it is tagged ``argument``. CSV files behind figures are written beside the pages instead of
+inside them, and each figure links to its own file.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+from docutils import nodes
+from myst_nb.sphinx_ import HideCodeCellNode
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+CSV = re.compile(r'href="data:text/csv;base64,([A-Za-z0-9+/=]+)"')
+
+
+class FoldChecks(SphinxPostTransform):
+    """Give check cells their one line, before myst-nb hides what is to be hidden."""
+
+    default_priority = 198
+    formats = ("html",)
+
+    def run(self, **_):
+        for cell in self.document.findall(nodes.container):
+            if cell.get("nb_element") != "cell_code" or not cell.children:
+                continue
+            tags = cell.get("cell_metadata", {}).get("tags", [])
+            source = cell.children[0].astext().lstrip()
+            if any(t.startswith("check-") for t in tags) and "argument" not in tags and source.startswith("#"):
+                line = source.split("\n", 1)[0].lstrip("# ").strip()
+                cell["hide_mode"] = "input"
+                cell["prompt_show"] = cell["prompt_hide"] = f"checked: {line}"
+                cell["classes"].append("folded-check")
+            elif cell.get("hide_mode") == "input":
+                cell["prompt_show"] = cell["prompt_hide"] = "code of this figure" if is_figure(cell) else "code"
+
+
+def is_figure(cell):
+    return any(isinstance(n, (nodes.figure, nodes.image)) for n in cell.findall())
+
+
+def visit_fold(self, node):
+    self.body.append(f'<details class="admonition hide {" ".join(node["classes"])}">\n')
+    self.body.append(f'<summary class="fold">{self.encode(node["prompt_show"])}</summary>\n')
+
+
+def depart_fold(self, node):
+    self.body.append("</details>\n")
+
+
+def link_figures(app, doctree, docname):
+    """A figure opens as a file of its own, sharp at any size."""
+    for figure in doctree.findall(nodes.figure):
+        for image in list(figure.findall(nodes.image)):
+            if not isinstance(image.parent, nodes.reference):
+                name = Path(app.builder.images.get(image["uri"], image["uri"])).name
+                link = nodes.reference("", "", refuri=f"{'../' * docname.count('/')}_images/{name}", internal=True, classes=["figure-link"])
+                image.replace_self(link)
+                link += image
+
+
+def numbers_as_files(app, exception):
+    """Move CSV files out of the pages into the folder ``numbers``."""
+    if exception or app.builder.format != "html":
+        return
+    folder = Path(app.outdir) / "numbers"
+    for path in Path(app.outdir).glob("chapters/*.html"):
+        html = path.read_text(encoding="utf8")
+
+        def file(match, html=html):
+            name = re.search(r'download="([\w-]+\.csv)"[^>]*$', html[: match.start()])[1]
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_bytes(base64.b64decode(match[1]))
+            return f'href="../numbers/{name}"'
+
+        changed = CSV.sub(file, html)
+        if changed != html:
+            path.write_text(changed, encoding="utf8")
+
+
+def setup(app):
+    app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
+    app.add_post_transform(FoldChecks)
+    app.connect("doctree-resolved", link_figures)
+    app.connect("build-finished", numbers_as_files)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
