@@ -22,10 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx_proof.nodes import NODE_TYPES
 
 FILE = Path(__file__).resolve().parent.parent / "chapters" / "claims.yml"
-SECTIONS = (
-    "abstract 1 2 2.1 2.2 3 3.1 3.2 3.3 4 4.1 4.2 5 A A.1 A.2 A.3 A.4 B B.1 B.2 B.3 B.4 B.5 "
-    "C C.1 C.2 C.3 C.4 C.5 C.6 C.7 C.8 C.9"
-).split()
+SECTIONS = "abstract 1 2 3 3.1 3.2 3.3 4 4.1 4.2 4.3 5 references A B B.1 B.2 B.3 B.4 B.5 B.6 C C.1 C.2 C.3".split()
 # Word shown, and the order in which the filters and the counts are listed.
 VERDICTS = {
     "holds": "true as printed",
@@ -76,7 +73,7 @@ def place_of(entry) -> str:
     """Where in the paper: "Lemma 2", "proof of Lemma 5, equation 30", or the section where nothing is numbered."""
     place = entry.get("place", {})
     if is_ours(entry):
-        return "ours"
+        return "this book"
     parts = [str(place["item"])] if place.get("item") else []
     if place.get("equation"):
         several = re.search(r"[,–-]", str(place["equation"]))
@@ -104,11 +101,15 @@ def page_of(entry) -> str:
 NUMBERED = re.compile(r"(Definition|Lemma|Proposition|Theorem) \d+")
 
 
+def is_numbered(entry):
+    return entry["kind"] == "statement" and bool(NUMBERED.fullmatch(str(entry["place"].get("item"))))
+
+
 def numbers() -> dict[str, int]:
     """Counts for the index: the numbered statements, all claims by outcome, slips, and the book's own."""
     printed = [e for e in load() if not is_ours(e)]
     claimed = [e for e in printed if e["kind"] not in ERRATA]
-    words = Counter(e["verdict"] for e in claimed if e["kind"] == "statement" and NUMBERED.fullmatch(str(e["place"].get("item"))))
+    words = Counter({e["place"]["item"]: e["verdict"] for e in claimed if is_numbered(e)}.values())
     return {
         "numbered": sum(words.values()),
         "stand": sum(words[w] for w in ("holds", "imprecise", "definition")),
@@ -304,14 +305,14 @@ class Claims(SphinxDirective):
         how = " · ".join(str(entry[k]) for k in ("evidence", "proof", "range") if entry.get(k) and entry[k] != "none")
         if how:
             parts.append(how)
-        entries = by_id()
-        used = [entries[u] for u in entry.get("uses", []) if u in entries]
-        if used:
-            parts.append("uses " + ", ".join(f"[{plain(u['name'])}](#row-{u['id']})" if page_of(u) == "chapters/ledger" else plain(u["name"]) for u in used))
-        block = self.parse([" · ".join(parts)]) if parts else []
+        block = self.parse([" · ".join(parts)]) or [nodes.paragraph()]
+        used = [by_id()[u] for u in entry.get("uses", [])]
+        for number, other in enumerate(used):
+            block[-1] += nodes.Text(", " if number else (" · rests on " if parts else "Rests on "))
+            block[-1] += link_to(self.env.app.builder, self.env.docname, other, plain(other["name"]))
         for paragraph in block:
             paragraph["classes"].append("claim-foot")
-        return block
+        return block if parts or used else []
 
     def indexed(self, entry):
         """Search terms: the paper's numbers."""
