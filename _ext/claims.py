@@ -109,7 +109,8 @@ def numbers() -> dict[str, int]:
     """Counts for the index: the numbered statements, all claims by outcome, slips, and the book's own."""
     printed = [e for e in load() if not is_ours(e)]
     claimed = [e for e in printed if e["kind"] not in ERRATA]
-    words = Counter({e["place"]["item"]: e["verdict"] for e in claimed if is_numbered(e)}.values())
+    first = {e["place"]["item"]: e["verdict"] for e in reversed(claimed) if is_numbered(e)}
+    words = Counter(first.values())
     return {
         "numbered": sum(words.values()),
         "stand": sum(words[w] for w in ("holds", "imprecise", "definition")),
