@@ -1,0 +1,297 @@
+r"""Averages over time: exact on the two-cycle, and what the central flow says they are.
+
+The central flow of Cohen, Damian, Talwalkar, Kolter and Lee ("Understanding optimization in deep learning with central
+flows", 2025) is a differential equation for the smoothed path of gradient descent,
+
+.. math:: \frac{dw}{dt} = -\eta\Bigl[\nabla f(w) + \tfrac12 \nabla_w \langle H(w), \Sigma(t) \rangle\Bigr],
+
+in which the covariance :math:`\Sigma \succeq 0` of the oscillation is the one that keeps :math:`H \preceq 2/\eta` and
+lives in the eigenspace of :math:`2/\eta`. One unit of time is one step of descent. With one eigenvector at the edge this
+is a variance :math:`\sigma^2 = 2\langle -\nabla f, \nabla S\rangle / \lVert\nabla S\rVert^2`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+
+from . import descent, hessian, network, scalar, validate
+
+# Eigenvalues above this share of 2/eta are treated as candidates for the edge.
+CRITICAL = 0.98
+# Imaginary step of the complex-step derivative: far below rounding, far above underflow.
+IMAGINARY = 1e-30
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Averages of one balanced mode over time (of the layer value, and of its own part of loss and sharpness)."""
+
+    mean: float  # of the layer value
+    variance: float  # of the layer value
+    loss: float  # mean loss; for the central flow the loss it predicts, f + tr(Sigma) / eta
+    sharpness_at_mean: float  # curvature along the mode with every layer at the mean
+    mean_sharpness: float  # mean curvature along the mode; nan for the central flow, which does not predict it
+
+
+def _curvature(s, target, depth):
+    """Curvature of the loss along the direction in which all layers move, every layer at ``s``."""
+    return s ** (depth - 2) * ((2 * depth - 1) * s**depth - (depth - 1) * target)
+
+
+def on_cycle(target: float, depth: int, learning_rate: float) -> Averages:
+    r"""Exact averages over the two-cycle of one balanced mode.
+
+    The mean of the layer value is :math:`(\rho_1+\rho_2)/2`, its variance :math:`(\rho_2-\rho_1)^2/4`.
+
+    Parameters
+    ----------
+    target : float
+        Singular value ``m > 0`` of the target.
+    depth : int
+        Number of layers, at least 2.
+    learning_rate : float
+        With ``2 < eta S`` and below divergence, as `scalar.two_cycle`.
+
+    Raises
+    ------
+    ValueError
+        As `scalar.two_cycle`.
+
+    Examples
+    --------
+    For two layers the sum of the squares of the two values is ``m + 1/eta`` and their product ``1/eta``:
+
+    >>> a = on_cycle(9.0, 2, 0.125)
+    >>> round(a.mean**2, 12), round(a.variance, 12)
+    (8.25, 0.25)
+    """
+    cycle = scalar.two_cycle(target, depth, learning_rate)
+    points = np.array([cycle.low, cycle.high])
+    mean = points.mean()
+    return Averages(
+        mean=float(mean),
+        variance=float((points[1] - points[0]) ** 2 / 4),
+        loss=float(((points**depth - target) ** 2).mean() / 2),
+        sharpness_at_mean=float(_curvature(mean, target, depth)),
+        mean_sharpness=float(_curvature(points, target, depth).mean()),
+    )
+
+
+def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
+    r"""Where the central flow of one balanced mode comes to rest beyond the edge.
+
+    With :math:`\varphi(s) = \tfrac12(s^L-m)^2` the sharpness on the balanced line is :math:`\varphi''/L`; the flow stops
+    where it reaches :math:`2/\eta`, and the variance of the layer value is :math:`-2\varphi'/\varphi'''` there.
+
+    Raises
+    ------
+    ValueError
+        If ``eta S <= 2``: the flow then ends at the minimum, with variance zero.
+
+    Examples
+    --------
+    For two layers ``S = 3 s^2 - m``, so the rest point is at ``s^2 = (m + 2/eta) / 3``:
+
+    >>> a = central_rest(9.0, 2, 0.125)
+    >>> round(a.mean**2, 12), round(a.variance, 12)
+    (8.333333333333, 0.222222222222)
+    """
+    q = scalar.relative_rate(target, depth, learning_rate)
+    if q <= 2:
+        raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}, needs eta S > 2")
+    n, size = depth, target ** (1 / depth)
+    # on (u_0, 1) the sharpness rises; u_0 is where the along direction stops being the steepest, u^L = 1/2
+    u = brentq(lambda x: q / n * _curvature(x, 1.0, n) - 2, 0.5 ** (1 / n), 1.0, xtol=1e-15, rtol=1e-15) if (
+        q / n * _curvature(0.5 ** (1 / n), 1.0, n) < 2
+    ) else None
+    if u is None:
+        raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}: the edge is met where other "
+                         "directions are steeper")
+    slope = n * (u**n - 1) * u ** (n - 1)
+    third = n * ((2 * n - 1) * (2 * n - 2) * u ** (2 * n - 3) - (n - 1) * (n - 2) * u ** (n - 3))
+    variance = -2 * slope / third
+    loss = (u**n - 1) ** 2 / 2 + n * n * variance / q
+    return Averages(
+        mean=float(size * u),
+        variance=float(size**2 * variance),
+        loss=float(target**2 * loss),
+        sharpness_at_mean=float(_curvature(size * u, target, n)),
+        mean_sharpness=float("nan"),
+    )
+
+
+def third_derivative(W: np.ndarray, M: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:
+    r"""Third derivative of the loss with two slots filled, :math:`\nabla_W \langle U, H(W) V\rangle`.
+
+    The Hessian-vector product is a polynomial in the weights, so its derivative by an imaginary step of 1e-30 is exact
+    to rounding.
+
+    Parameters
+    ----------
+    W, U, V : (..., L, d, d) array
+    M : (d, d) array
+
+    Returns
+    -------
+    (..., L, d, d) ndarray
+
+    Examples
+    --------
+    One layer value per layer, f = (ab - 1)^2/2 at (1, 1): the third derivative f_aab is 2b.
+
+    >>> e = np.array([[[1.0]], [[0.0]]])
+    >>> third_derivative(np.ones((2, 1, 1)), np.eye(1), e, e).ravel().tolist()
+    [0.0, 2.0]
+    """
+    W, M, V = validate.weights(W, M, V=V, numpy_only=True)
+    shifted = W + 1j * IMAGINARY * V
+    parts = network.curvature(network.layers(shifted), M, network.layers(np.asarray(U, dtype=float)))
+    return np.stack([part.imag for part in parts], axis=-3) / IMAGINARY
+
+
+def complementarity(A: np.ndarray, B: np.ndarray, *, tolerance: float = 1e-13) -> np.ndarray:
+    r"""Solve the semidefinite complementarity problem :math:`X \succeq 0,\ A + B[X] \succeq 0,\ \langle X, A + B[X]\rangle = 0`.
+
+    It is the optimality condition of :math:`\min_{X\succeq0} \tfrac12\langle X, B[X]\rangle + \langle A, X\rangle`, which
+    accelerated projected gradients with restarts solve.
+
+    Parameters
+    ----------
+    A : (k, k) array
+        Symmetric.
+    B : (k, k, k, k) array
+        A positive semidefinite operator on symmetric matrices.
+    tolerance : float
+        Bound on the change of `X` per iteration, relative to its size.
+
+    Returns
+    -------
+    (k, k) ndarray
+
+    Raises
+    ------
+    RuntimeError
+        If the iteration does not settle, for example because no solution exists.
+
+    Examples
+    --------
+    >>> complementarity(np.array([[-3.0]]), np.array([[[[2.0]]]])).tolist()
+    [[1.5]]
+    """
+    k = A.shape[0]
+    if k == 1:
+        return np.array([[max(0.0, -A[0, 0] / B[0, 0, 0, 0])]]) if A[0, 0] < 0 else np.zeros((1, 1))
+    size = np.linalg.norm(B.reshape(k * k, k * k), 2)
+    X = Y = np.zeros((k, k))
+    momentum = 1.0
+    for _ in range(20000):
+        gradient = A + np.einsum("ijkl,kl->ij", B, Y)
+        values, vectors = np.linalg.eigh(Y - (gradient + gradient.T) / (2 * size))
+        new = (vectors * np.maximum(values, 0)) @ vectors.T
+        if np.linalg.norm(new - Y) <= tolerance * max(np.linalg.norm(new), np.linalg.norm(A) / size):
+            return new
+        if np.sum((Y - new) * (new - X)) > 0:  # the momentum points uphill: restart
+            momentum = 1.0
+        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        Y = new + (momentum - 1) / following * (new - X)
+        X, momentum = new, following
+    raise RuntimeError("complementarity: no solution within 20000 iterations")
+
+
+def central_flow(
+    W: np.ndarray, M: np.ndarray, learning_rate: float, steps: int, *, substeps: int = 4, every: int = 1
+) -> descent.Run:
+    r"""Central flow of gradient descent on a deep linear network, by Euler steps of length 1/substeps.
+
+    Below the edge it is gradient flow. Where eigenvalues reach :math:`2/\eta` the covariance :math:`\Sigma` is found from
+    the semidefinite complementarity problem that keeps them there after the step.
+
+    Parameters
+    ----------
+    W : (L, d, d) array
+        Start.
+    M : (d, d) array
+        Target.
+    learning_rate : float
+        :math:`\eta`.
+    steps : int
+        Units of time, each of which stands for one step of descent.
+    substeps : int
+        Euler steps in one unit of time; the error falls like 1/substeps.
+    every : int
+        Record only times that are multiples of `every`.
+
+    Returns
+    -------
+    descent.Run
+        ``.observed`` holds ``"path"`` (T, L, d, d), ``"sharpness"`` (T,), ``"variance"`` (T,), the trace of
+        :math:`\Sigma`, ``"covariance"`` (T, L d^2, L d^2) and ``"predicted_loss"`` (T,), which is
+        :math:`f + \mathrm{tr}(\Sigma)/\eta`.
+
+    Raises
+    ------
+    ValueError
+        On wrong shapes or numbers.
+
+    Examples
+    --------
+    One mode beyond the edge comes to rest where `central_rest` says:
+
+    >>> run = central_flow(np.full((2, 1, 1), 2.5), np.array([[9.0]]), 0.125, 40)
+    >>> bool(abs(run.weights[0, 0, 0] - central_rest(9.0, 2, 0.125).mean) < 1e-9)
+    True
+    """
+    W, M = validate.weights(W, M, numpy_only=True)
+    if W.ndim != 3:
+        raise ValueError(f"W: got shape {W.shape}, needs one network (L, d, d)")
+    rate = float(validate.positive("learning_rate", learning_rate))
+    steps = validate.integer("steps", steps, least=0)
+    substeps = validate.integer("substeps", substeps, least=1)
+    every = validate.integer("every", every, least=1)
+    W = W.astype(float)
+    names = ("path", "sharpness", "variance", "covariance", "loss")
+    record: dict[str, list] = {name: [] for name in names}
+    for time in range(steps + 1):
+        for part in range(substeps):
+            following, sharpness, covariance = _flow_step(W, M, rate, 1 / substeps)
+            if part == 0 and time % every == 0:
+                row = (W, sharpness, np.trace(covariance), covariance, network.loss(W, M))
+                for name, value in zip(names, row):
+                    record[name].append(value)
+            if time == steps:
+                break
+            W = following
+    columns = {name: np.array(values) for name, values in record.items()}
+    loss = columns.pop("loss")
+    return descent.Run(
+        weights=W,
+        steps=np.arange(0, steps + 1, every),
+        loss=loss,
+        singular_values=np.linalg.svd(network.product(columns["path"]), compute_uv=False),
+        diverged=np.array(False),
+        diverged_at=np.array(-1),
+        learning_rate=np.array(rate),
+        observed=columns | {"predicted_loss": loss + columns["variance"] / rate},
+    )
+
+
+def _flow_step(W, M, rate, dt):
+    """One Euler step of the central flow: new weights, sharpness and covariance at the old ones."""
+    values, vectors = np.linalg.eigh(hessian.dense(W, M))
+    critical = np.flatnonzero(values > CRITICAL * 2 / rate)
+    gradient = network.gradient(W, M).ravel()
+    size = W.size
+    if critical.size == 0:
+        return W - dt * rate * gradient.reshape(W.shape), values[-1], np.zeros((size, size))
+    basis = vectors[:, critical].T.reshape((-1,) + W.shape)
+    k = len(basis)
+    slopes = np.array([[third_derivative(W, M, u, v).ravel() for v in basis] for u in basis])  # (k, k, n)
+    residual = np.diag(2 / rate - values[critical]) + dt * rate * slopes @ gradient
+    response = dt * rate / 2 * np.einsum("ijn,kln->ijkl", slopes, slopes)
+    X = complementarity(residual, response)
+    force = np.einsum("ijn,ij->n", slopes, X) / 2
+    covariance = np.einsum("in,ij,jm->nm", basis.reshape(k, -1), X, basis.reshape(k, -1))
+    return W - dt * rate * (gradient + force).reshape(W.shape), values[-1], covariance

@@ -1,0 +1,465 @@
+r"""Other optimisers on the same network: their update rules, one loop over time, and their two-cycles in closed form.
+
+A rule is a frozen dataclass with two methods, ``start(W)``, which makes its memory, and
+``advance(W, memory, gradient, rate)``, which returns new weights and memory; ``gradient`` is a function of the weights and,
+if the rule wants another one, of the target. `descend` runs any of them.
+
+The closed forms are for one balanced mode and in its units: layer value ``u = s / m^(1/L)``, rate ``q = eta S`` with
+``S = L m^(2-2/L)``. They rest on `scalar.branch` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+
+from . import descent, network, scalar, validate
+
+
+def _momentum(value):
+    number = float(validate.positive("momentum", value, zero=True))
+    if number >= 1:
+        raise ValueError(f"momentum: got {value!r}, needs a number in [0, 1)")
+
+
+@dataclass(frozen=True)
+class HeavyBall:
+    r"""Polyak's momentum: :math:`w_{t+1} = w_t - \eta\nabla f(w_t) + \beta(w_t - w_{t-1})`."""
+
+    momentum: float
+
+    def __post_init__(self):
+        _momentum(self.momentum)
+
+    def start(self, W):
+        return W
+
+    def advance(self, W, memory, gradient, rate):
+        return W - rate * gradient(W) + self.momentum * (W - memory), W
+
+
+@dataclass(frozen=True)
+class Nesterov:
+    r"""Nesterov's momentum: :math:`y_t = w_t + \beta(w_t - w_{t-1})`, :math:`w_{t+1} = y_t - \eta\nabla f(y_t)`."""
+
+    momentum: float
+
+    def __post_init__(self):
+        _momentum(self.momentum)
+
+    def start(self, W):
+        return W
+
+    def advance(self, W, memory, gradient, rate):
+        ahead = W + self.momentum * (W - memory)
+        return ahead - rate * gradient(ahead), W
+
+
+@dataclass(frozen=True)
+class WeightDecay:
+    r"""Decay of all weights: :math:`w_{t+1} = (1-\gamma)w_t - \eta\nabla f(w_t)`, with :math:`\gamma = \eta\lambda`."""
+
+    decay: float  # gamma, per step
+
+    def __post_init__(self):
+        validate.positive("decay", self.decay, zero=True)
+
+    def start(self, W):
+        return None
+
+    def advance(self, W, memory, gradient, rate):
+        return (1 - self.decay) * W - rate * gradient(W), None
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    r"""Descent on a target that is measured anew, with an error, at each step: :math:`M_t = M + \tau\xi_t\,N`.
+
+    :math:`\xi_t` is standard normal; ``direction`` is the matrix N, for noise in one mode the outer product of its
+    singular vectors.
+    """
+
+    direction: np.ndarray  # (d, d)
+    size: float  # tau
+    rng: np.random.Generator
+
+    def start(self, W):
+        return None
+
+    def advance(self, W, memory, gradient, rate):
+        error = self.rng.standard_normal(rate.shape[:-1])
+        return W - rate * gradient(W, self.size * error * self.direction), None
+
+
+@dataclass(frozen=True)
+class BatchNoise:
+    r"""Descent whose gradient is multiplied by a random :math:`1 + \xi_t`, with :math:`\xi_t=\pm\sqrt v`, equally likely.
+
+    It is what drawing minibatches does to a single mode: the gradient noise is proportional to the residual and so
+    vanishes at a minimum.
+    """
+
+    variance: float  # v, below 1
+    rng: np.random.Generator
+
+    def start(self, W):
+        return None
+
+    def advance(self, W, memory, gradient, rate):
+        sign = self.rng.choice([-1.0, 1.0], size=rate.shape)
+        return W - rate * (1 + np.sqrt(self.variance) * sign) * gradient(W), None
+
+
+@dataclass(frozen=True)
+class ScalarRMSProp:
+    r"""One adaptive step size for all weights, with optional momentum.
+
+    .. math::
+        \nu_{t+1} = \beta_2\nu_t + (1-\beta_2)\lVert g_t\rVert^2, \qquad
+        m_{t+1} = \beta_1 m_t + (1-\beta_1) g_t, \qquad
+        w_{t+1} = w_t - \eta\,\frac{m_{t+1}}{\sqrt{\nu_{t+1}} + \epsilon}
+
+    With :math:`\beta_1 = 0` it is the scalar RMSProp of Cohen et al. (2025); with :math:`\beta_1 > 0` it is Adam with one
+    step size for all weights and without bias correction, as :math:`\nu` starts at the first squared gradient.
+    """
+
+    memory: float  # beta_2
+    momentum: float = 0.0  # beta_1
+    floor: float = 0.0  # epsilon
+
+    def __post_init__(self):
+        _momentum(self.momentum)
+        if not 0 <= self.memory < 1:
+            raise ValueError(f"memory: got {self.memory!r}, needs a number in [0, 1)")
+        validate.positive("floor", self.floor, zero=True)
+
+    def start(self, W):
+        return None
+
+    def advance(self, W, memory, gradient, rate):
+        g = gradient(W)
+        square = (g * g).sum((-3, -2, -1), keepdims=True)
+        nu, mean = memory if memory else (square, 0 * g)
+        nu = self.memory * nu + (1 - self.memory) * square
+        mean = self.momentum * mean + (1 - self.momentum) * g
+        return W - rate * mean / (np.sqrt(nu) + self.floor), (nu, mean)
+
+
+def descend(
+    W: np.ndarray,
+    M: np.ndarray,
+    learning_rate: ArrayLike,
+    steps: int,
+    *,
+    rule,
+    memory=None,
+    keep: int | None = None,
+    every: int = 1,
+    observe: dict[str, Callable] | None = None,
+    singular_values: bool = True,
+) -> descent.Run:
+    r"""Run an update rule and record what `descent.descend` records.
+
+    Parameters
+    ----------
+    W : (..., L, d, d) array
+        Starting weights.
+    M : (d, d) array
+        Target.
+    learning_rate : float or array
+        :math:`\eta > 0`. An array gives one run per rate, with its axes in front of the batch axes of `W`.
+    steps : int
+        Number of updates.
+    rule : HeavyBall, Nesterov, WeightDecay, LabelNoise, BatchNoise, ScalarRMSProp or anything with their two methods
+        A rule with noise draws for each run of a batch by itself.
+    memory : optional
+        The rule's memory at the start, for momentum the weights one step before; ``rule.start(W)`` by default.
+    keep, every, observe, singular_values
+        As in `descent.descend`; the functions of `observe` get weights of shape (T, n, L, d, d).
+
+    Returns
+    -------
+    descent.Run
+        The recorded loss is that on the target without noise.
+
+    Raises
+    ------
+    ValueError
+        On wrong shapes, entries that are not finite, rates that are not positive, or counts below their least value.
+
+    Examples
+    --------
+    Heavy ball with momentum 1/4 at rate 1.375 settles on the two-cycle of plain descent at rate 1.1:
+
+    >>> run = descend(np.full((2, 1, 1), 0.9), np.eye(1), 1.375, 2000, rule=HeavyBall(0.25), keep=4)
+    >>> sorted(set(run.singular_values.ravel().round(6).tolist()))
+    [0.663494, 1.245597]
+    """
+    W, M = validate.weights(W, M, numpy_only=True)
+    W = W.astype(np.result_type(W, M), copy=False)
+    rates = validate.positive("learning_rate", learning_rate)
+    steps = validate.integer("steps", steps, least=0)
+    every = validate.integer("every", every, least=1)
+    first = 0 if keep is None else max(0, steps + 1 - validate.integer("keep", keep, least=1))
+    shape = rates.shape + W.shape[:-3]
+    rate = np.broadcast_to(rates.reshape(rates.shape + (1,) * (W.ndim - 3)), shape)[..., None, None, None]
+    W = np.broadcast_to(W, shape + W.shape[-3:])
+    memory = rule.start(W) if memory is None else memory
+    recorded, states, diverged_at, ended = [], [], np.full(shape, -1), W
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for t in range(steps + 1):
+            alive = np.isfinite(_loss(W, M))
+            diverged_at = np.where(~alive & (diverged_at < 0), t, diverged_at)
+            ended = np.where((diverged_at < 0)[..., None, None, None], W, ended)
+            if t >= first and t % every == 0:
+                recorded.append(t)
+                states.append(ended)
+            if t < steps:
+                W, memory = rule.advance(W, memory, lambda w, noise=0.0: _gradient(w, M + noise), rate)
+    return _result(rates, M, np.array(recorded, int), states, diverged_at, ended, observe or {}, singular_values)
+
+
+def _loss(W, M):
+    """Loss, unchecked."""
+    R = network.prefixes(network.layers(W))[-1] - M
+    return (R * R).sum((-2, -1)) / 2
+
+
+def _gradient(W, M):
+    """Gradient, unchecked."""
+    parts = network.layers(W)
+    products = network.prefixes(parts)
+    return np.stack(network.sweep_back(parts, products, products[-1] - M), axis=-3)
+
+
+def _result(rates, M, recorded, states, diverged_at, ended, observe, singular_values):
+    """The run as `descent.Run`, time after the batch axes; what lies past divergence is shown as inf."""
+    if not states:
+        raise ValueError("every: none of the states asked for is a multiple of it")
+    shape = diverged_at.shape
+    history = np.array(states).reshape((len(states), -1) + ended.shape[-3:])
+    dead = ((diverged_at >= 0) & (recorded.reshape((-1,) + (1,) * len(shape)) >= diverged_at)).reshape(len(states), -1)
+
+    def by_run(values):
+        mask = dead.reshape(dead.shape + (1,) * (values.ndim - 2))
+        values = np.where(mask, np.inf, values).swapaxes(0, 1)
+        return values.reshape(shape + values.shape[1:])
+
+    singular = np.linalg.svd(network.product(history), compute_uv=False) if singular_values else None
+    return descent.Run(
+        weights=ended,
+        steps=recorded,
+        loss=by_run(_loss(history, M)),
+        singular_values=None if singular is None else by_run(singular),
+        diverged=diverged_at >= 0,
+        diverged_at=diverged_at,
+        learning_rate=np.broadcast_to(rates.reshape(rates.shape + (1,) * (len(shape) - rates.ndim)), shape),
+        observed={name: by_run(np.asarray(function(history))) for name, function in observe.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A two-cycle of one balanced mode under some optimiser."""
+
+    rate: float  # q = eta S of the optimiser
+    low: float  # layer values at which the gradient is taken, in units of m^(1/L)
+    high: float
+    trace: float  # of the two-step map of mode and memory, whose determinant is next
+    determinant: float
+
+    @property
+    def attracts(self) -> bool:
+        """Whether both multipliers lie inside the unit circle (Jury's conditions)."""
+        return bool(abs(self.trace) < 1 + self.determinant and self.determinant < 1)
+
+    @property
+    def multipliers(self) -> np.ndarray:
+        """The two eigenvalues of the two-step map, largest modulus first."""
+        roots = np.roots([1.0, -self.trace, self.determinant])
+        return roots[np.argsort(-np.abs(roots))]
+
+
+def _plain(t, depth):
+    """Rate, two points and two slopes of the cycle of plain descent with ratio e^(2t)."""
+    q, low, high = scalar.branch(t, depth)
+    slopes = [scalar.slope(u, 1.0, depth, q / depth) for u in (low, high)]
+    return q, low, high, slopes
+
+
+def heavy_ball_cycle(t: float, depth: int, *, momentum: float) -> Cycle:
+    r"""Two-cycle of the heavy ball: that of plain descent at the rate :math:`\eta/(1+\beta)`.
+
+    The two-step map has the determinant :math:`\beta^2` and the trace :math:`(1+\beta)^2\mu - 2\beta`, where
+    :math:`\mu` is the multiplier of plain descent.
+
+    Parameters
+    ----------
+    t : float
+        Half the logarithm of the ratio of the two values, not negative; the edge is at 0.
+    depth : int
+    momentum : float
+        :math:`\beta` in [0, 1).
+
+    Examples
+    --------
+    >>> heavy_ball_cycle(0.0, 4, momentum=0.5).rate  # the edge, 2 (1 + beta)
+    3.0
+    """
+    _momentum(momentum)
+    q, low, high, slopes = _plain(t, depth)
+    trace = (1 + momentum) ** 2 * slopes[0] * slopes[1] - 2 * momentum
+    return Cycle((1 + momentum) * q, low, high, trace, momentum**2)
+
+
+def nesterov_cycle(t: float, depth: int, *, momentum: float) -> Cycle:
+    r"""Two-cycle of Nesterov's momentum: its gradient points form that of plain descent at :math:`\eta\frac{1+2\beta}{1+\beta}`.
+
+    With :math:`s_i` the slopes of one plain step of length :math:`\eta` at the two gradient points, the two-step map has
+    the determinant :math:`\beta^2s_1s_2` and the trace :math:`(1+\beta)^2s_1s_2-\beta(s_1+s_2)`.
+
+    Examples
+    --------
+    >>> round(nesterov_cycle(0.0, 4, momentum=0.5).rate, 12)  # the edge, 2 (1 + beta) / (1 + 2 beta)
+    1.5
+    """
+    _momentum(momentum)
+    q, low, high, slopes = _plain(t, depth)
+    ratio = (1 + momentum) / (1 + 2 * momentum)
+    first, second = (1 - (1 - g) * ratio for g in slopes)
+    trace = (1 + momentum) ** 2 * first * second - momentum * (first + second)
+    return Cycle(ratio * q, low, high, trace, momentum**2 * first * second)
+
+
+def weight_decay_cycle(t: float, depth: int, *, decay: float) -> Cycle:
+    r"""Two-cycle with weight decay, on the explicit branch in :math:`z = e^{2t}` and :math:`\gamma`.
+
+    .. math::
+        A = \eta m\rho_1^{L-2} = \frac{z^{2L+1}-z^{2L}+z^2-z+\gamma(z^{2L}-z^2)}{z^L(z^L-1)}, \qquad
+        B = \eta\rho_1^{2L-2} = \frac{z^{L+1}-z^L+z^2-z+\gamma(z^L-z^2)}{z^L(z^L-1)},
+
+    from which :math:`\rho_1^L = mB/A` and :math:`q = LB(A/B)^{2-2/L}`.
+
+    Examples
+    --------
+    Without decay it is the branch of plain descent:
+
+    >>> c = weight_decay_cycle(0.1, 3, decay=0.0)
+    >>> bool(abs(c.rate - scalar.branch(0.1, 3)[0]) < 1e-12)
+    True
+    """
+    depth = validate.integer("depth", depth, least=2)
+    t = float(validate.positive("t", t))
+    gamma = float(validate.positive("decay", decay, zero=True))
+    n, z = depth, np.exp(2 * t)
+    below = z**n * np.expm1(2 * n * t)
+    A = (z ** (2 * n) * (z - 1) + z * (z - 1) + gamma * (z ** (2 * n) - z**2)) / below
+    B = (z**n * (z - 1) + z * (z - 1) + gamma * (z**n - z**2)) / below
+    low = (B / A) ** (1 / n)
+    slopes = [
+        1 - gamma + (n - 1) * A * x ** (n - 2) - (2 * n - 1) * B * x ** (2 * n - 2) for x in (1.0, z)
+    ]  # at the low point and at z times it
+    return Cycle(float(n * B * (A / B) ** (2 - 2 / n)), float(low), float(z * low), float(slopes[0] * slopes[1]), 0.0)
+
+
+def weight_decay_edge(depth: int, *, decay: float) -> float:
+    r"""Rate at which the minimum under weight decay loses stability.
+
+    .. math:: q = 2\,\bigl(1+(L-1)\gamma\bigr)^{2-2/L}\,\Bigl(1+\frac{L-2}{2}\gamma\Bigr)^{2/L-1}
+
+    It is where :math:`\eta L s^{2L-2} = 2 + (L-2)\gamma` at the minimum that decay leaves.
+
+    Examples
+    --------
+    >>> weight_decay_edge(2, decay=0.25)  # 2 (1 + gamma) for two layers
+    2.5
+    """
+    n = validate.integer("depth", depth, least=2)
+    gamma = float(validate.positive("decay", decay, zero=True))
+    return float(2 * (1 + (n - 1) * gamma) ** (2 - 2 / n) * (1 + (n - 2) / 2 * gamma) ** (2 / n - 1))
+
+
+def rmsprop_cycle(t: float, depth: int, *, memory: float, floor: float = 0.0) -> tuple[float, Cycle]:
+    r"""Two-cycle of RMSProp on one balanced mode: plain descent's, with the length of a step as the parameter.
+
+    On a two-cycle the gradient changes its sign and nothing else, so that :math:`\sqrt\nu` is its modulus :math:`|g|` at
+    every step, whatever :math:`\beta_2`, and the effective rate is :math:`\eta/(|g|+\epsilon)`. With :math:`r =
+    |g|/(|g|+\epsilon)` and :math:`h_i = 1-`\ slope of plain descent at that effective rate, the two-step map of mode and
+    :math:`\sqrt\nu` has the determinant :math:`\beta_2^2\mu` and the trace
+    :math:`(1-(1-(1-\beta_2)r)h_1)(1-(1-(1-\beta_2)r)h_2)+\beta_2^2-\beta_2(1-\beta_2)r(h_1+h_2)`.
+
+    Parameters
+    ----------
+    t : float
+        Half the logarithm of the ratio of the two values, positive.
+    depth : int
+    memory : float
+        :math:`\beta_2` in [0, 1).
+    floor : float
+        :math:`\epsilon` in units of :math:`S m^{1/L}`.
+
+    Returns
+    -------
+    rate : float
+        :math:`\eta` itself, as a length in units of :math:`m^{1/L}`.
+    cycle : Cycle
+        Its ``rate`` is the effective one, :math:`q = \eta S/(|g|+\epsilon)`.
+
+    Examples
+    --------
+    Without a floor the two values differ by the learning rate:
+
+    >>> rate, c = rmsprop_cycle(0.05, 3, memory=0.9)
+    >>> bool(abs(c.high - c.low - rate) < 1e-15) and c.attracts
+    True
+    """
+    t = float(validate.positive("t", t))
+    q, low, high, slopes = _plain(t, depth)
+    length = high - low
+    gradient = length / q  # in units of S m^(1/L)
+    r = gradient / (gradient + floor)
+    h = [1 - g for g in slopes]
+    b = memory
+    factors = [1 - (1 - (1 - b) * r) * x for x in h]
+    trace = factors[0] * factors[1] + b**2 - b * (1 - b) * r * (h[0] + h[1])
+    return length + floor * q, Cycle(q, low, high, trace, b**2 * slopes[0] * slopes[1])
+
+
+def window_end(cycle: Callable[[float], Cycle], *, start: float = 1e-3, stop: float = 1.0, pieces: int = 400) -> Cycle:
+    """First cycle along a branch that does not attract: where ``1 + trace + determinant`` changes its sign.
+
+    Parameters
+    ----------
+    cycle : callable
+        Gives the cycle for ``t``, for example ``lambda t: heavy_ball_cycle(t, 3, momentum=0.9)``.
+    start, stop, pieces
+        Grid of t on which the first change of sign is looked for.
+
+    Raises
+    ------
+    ValueError
+        If there is none on the grid.
+
+    Examples
+    --------
+    Two layers, heavy ball: q = (1 + b) (sqrt(18 + 2 ((1-b)/(1+b))^2) - 2).
+
+    >>> end = window_end(lambda t: heavy_ball_cycle(t, 2, momentum=0.5))
+    >>> bool(abs(end.rate - 1.5 * (np.sqrt(18 + 2 / 9) - 2)) < 1e-12)
+    True
+    """
+
+    def flip(t):
+        c = cycle(t)
+        return 1 + c.trace + c.determinant
+
+    grid = np.linspace(start, stop, pieces + 1)
+    values = np.array([flip(t) for t in grid])
+    change = np.flatnonzero(values[:-1] * values[1:] <= 0)
+    if change.size == 0:
+        raise ValueError(f"cycle: it keeps attracting, or never does, for t from {start} to {stop}")
+    return cycle(brentq(flip, grid[change[0]], grid[change[0] + 1], xtol=1e-15))
