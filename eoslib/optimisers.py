@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.integrate import quad
 from scipy.optimize import brentq
 
 from . import descent, network, scalar, validate
@@ -291,6 +292,39 @@ def _plain(t, depth):
     return q, low, high, slopes
 
 
+def heavy_ball_multipliers(multipliers: ArrayLike, *, momentum: float) -> np.ndarray:
+    r"""Multipliers of a two-cycle under the heavy ball from those of plain descent at :math:`\eta/(1+\beta)`.
+
+    Each multiplier :math:`\nu` of plain descent, real or complex, gives the two roots of
+    :math:`(\lambda+\beta)^2=(1+\beta)^2\nu\lambda`. This holds for every loss, in any number of dimensions.
+
+    Parameters
+    ----------
+    multipliers : (...) array_like
+        :math:`\nu`.
+    momentum : float
+        :math:`\beta` in [0, 1).
+
+    Returns
+    -------
+    (..., 2) complex ndarray
+        Larger modulus first; their product is :math:`\beta^2`.
+
+    Examples
+    --------
+    The multiplier 1 of a direction along which nothing moves stays, and brings :math:`\beta^2` with it:
+
+    >>> heavy_ball_multipliers(1.0, momentum=0.5).real.tolist()
+    [1.0, 0.25]
+    """
+    _momentum(momentum)
+    half = (1 + momentum) ** 2 * np.asarray(multipliers, dtype=complex) / 2 - momentum
+    root = np.sqrt(half**2 - momentum**2)
+    pair = np.stack([half + root, half - root], axis=-1)
+    order = np.argsort(-np.abs(pair), axis=-1, kind="stable")
+    return np.take_along_axis(pair, order, axis=-1)
+
+
 def heavy_ball_cycle(t: float, depth: int, *, momentum: float) -> Cycle:
     r"""Two-cycle of the heavy ball: that of plain descent at the rate :math:`\eta/(1+\beta)`.
 
@@ -427,6 +461,49 @@ def rmsprop_cycle(t: float, depth: int, *, memory: float, floor: float = 0.0) ->
     factors = [1 - (1 - (1 - b) * r) * x for x in h]
     trace = factors[0] * factors[1] + b**2 - b * (1 - b) * r * (h[0] + h[1])
     return length + floor * q, Cycle(q, low, high, trace, b**2 * slopes[0] * slopes[1])
+
+
+def label_noise_variance(q: float, depth: int, *, noise: float) -> float:
+    r"""Stationary mean square of the layer value about its minimum, under label noise and close to the edge.
+
+    With :math:`\delta=q-2`, :math:`\kappa=3/(4(L-1)(5L-4))`, :math:`D=(q\tau/(Lm))^2` and x the deviation, counted with
+    a sign that changes at every step, the density is proportional to
+    :math:`\exp\bigl((2/D)(\delta x^2/2-x^4/(4\kappa))\bigr)` as D and :math:`\delta` go to zero.
+
+    Parameters
+    ----------
+    q : float
+        Rate, near 2.
+    depth : int
+    noise : float
+        :math:`\tau/m`, standard deviation of the error of the target relative to it.
+
+    Returns
+    -------
+    float
+        In units of :math:`m^{2/L}`.
+
+    Examples
+    --------
+    At the edge it is :math:`\sqrt{2\kappa D}\,\Gamma(3/4)/\Gamma(1/4)`:
+
+    >>> from math import gamma
+    >>> expected = np.sqrt(2 / 8 * 1e-4) * gamma(0.75) / gamma(0.25)
+    >>> bool(abs(label_noise_variance(2.0, 2, noise=0.01) / expected - 1) < 1e-9)
+    True
+    """
+    n = validate.integer("depth", depth, least=2)
+    q, noise = (float(validate.positive(name, value)) for name, value in (("q", q), ("noise", noise)))
+    kappa = 3 / (4 * (n - 1) * (5 * n - 4))
+    D, delta = (q * noise / n) ** 2, q - 2
+    top = kappa * max(delta, 0.0)  # the density is largest at x^2 = top
+    reach = np.sqrt(top + 8 * np.sqrt(kappa * D))
+
+    def density(x):
+        return np.exp(-((x * x - kappa * delta) ** 2 - (top - kappa * delta) ** 2) / (2 * kappa * D))
+
+    places = {"limit": 400, "epsabs": 0, "epsrel": 1e-10, "points": [np.sqrt(top)] if top else None}
+    return quad(lambda x: x * x * density(x), 0, reach, **places)[0] / quad(density, 0, reach, **places)[0]
 
 
 def window_end(cycle: Callable[[float], Cycle], *, start: float = 1e-3, stop: float = 1.0, pieces: int = 400) -> Cycle:
