@@ -104,12 +104,15 @@ def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
         raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}, needs eta S > 2")
     n, size = depth, target ** (1 / depth)
     # on (u_0, 1) the sharpness rises; u_0 is where the along direction stops being the steepest, u^L = 1/2
-    u = brentq(lambda x: q / n * _curvature(x, 1.0, n) - 2, 0.5 ** (1 / n), 1.0, xtol=1e-15, rtol=1e-15) if (
-        q / n * _curvature(0.5 ** (1 / n), 1.0, n) < 2
-    ) else None
+    u = (
+        brentq(lambda x: q / n * _curvature(x, 1.0, n) - 2, 0.5 ** (1 / n), 1.0, xtol=1e-15, rtol=1e-15)
+        if (q / n * _curvature(0.5 ** (1 / n), 1.0, n) < 2)
+        else None
+    )
     if u is None:
-        raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}: the edge is met where other "
-                         "directions are steeper")
+        raise ValueError(
+            f"learning_rate: got {learning_rate!r}, so eta S = {q}: the edge is met where other directions are steeper"
+        )
     slope = n * (u**n - 1) * u ** (n - 1)
     third = n * ((2 * n - 1) * (2 * n - 2) * u ** (2 * n - 3) - (n - 1) * (n - 2) * u ** (n - 3))
     variance = -2 * slope / third
