@@ -119,13 +119,20 @@ def load(name: str, n: int | None = None, *, download: bool = True, progress: bo
             raise ValueError(f"{flag}: got {value!r}, needs True or False")
     kind = _KINDS[name]
     found = _from_folder(name, kind, n) or _from_cache_or_web(name, kind, n, download, progress)
-    if found is None:
-        inputs, labels, source = kind.stand_in(n)
-        digest = hashlib.sha256(inputs.tobytes() + labels.tobytes()).hexdigest()
-        found = Dataset(inputs, labels, source, digest, True)
-    if n is not None and n > len(found.labels):
-        raise ValueError(f"n: got {n}, needs at most {len(found.labels)}, which is what {found.source!r} has")
-    return Dataset(_frozen(found.images[:n]), _frozen(found.labels[:n]), found.source, found.sha256, found.stand_in)
+    return _cut(_stand_in(kind, n) if found is None else found, n)
+
+
+def stand_in(name: str, n: int) -> Dataset:
+    """The first `n` items of a set's stand-in, whatever else is at hand.
+
+    Examples
+    --------
+    >>> stand_in("mnist", 3).source
+    'scikit-learn digits, enlarged and shifted (stand-in for MNIST)'
+    """
+    if not isinstance(name, str) or name not in _KINDS:
+        raise ValueError(f'name: got {name!r}, needs "mnist", "cifar10" or "stsb"')
+    return _cut(_stand_in(_KINDS[name], validate.integer("n", n, least=1)), n)
 
 
 def cache() -> Path:
@@ -176,6 +183,18 @@ def fetch(file: File, folder: Path, *, progress: bool = True) -> Path | None:
     if wrong is not None:
         raise wrong
     return None
+
+
+def _stand_in(kind, n):
+    inputs, labels, source = kind.stand_in(n)
+    digest = hashlib.sha256(inputs.tobytes() + labels.tobytes()).hexdigest()
+    return Dataset(inputs, labels, source, digest, True)
+
+
+def _cut(found, n):
+    if n is not None and n > len(found.labels):
+        raise ValueError(f"n: got {n}, needs at most {len(found.labels)}, which is what {found.source!r} has")
+    return Dataset(_frozen(found.images[:n]), _frozen(found.labels[:n]), found.source, found.sha256, found.stand_in)
 
 
 def _from_folder(name, kind, n):

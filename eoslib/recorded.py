@@ -24,7 +24,7 @@ import numpy as np
 
 DIGESTS = "digests.json"
 _locks: dict = {}  # by record: the lock, held from `collect` to `save`
-_places: dict = {}  # by record: where the parts of this process's run lie
+_runs: dict = {}  # by record: where the parts of this process's run lie, and what code it began with
 
 
 def collect(record: Path, jobs: dict, *, settings: dict | None = None, progress: bool = True) -> dict:
@@ -69,7 +69,7 @@ def collect(record: Path, jobs: dict, *, settings: dict | None = None, progress:
     try:
         place = folder(record, settings)
         place.mkdir(parents=True, exist_ok=True)
-        _places[Path(record).resolve()] = place
+        _runs[Path(record).resolve()] = place, {"script": _script(record), "library": _library()}
         _refuse_strays(place, jobs)
         results = {}
         with _bar(record.stem, len(jobs), progress) as bar:
@@ -126,13 +126,14 @@ def save(
     remarks : dict, optional
         What else a reader of the record should know, such as properties of the machine that matter.
     """
+    now = folder(record, settings), {"script": _script(record), "library": _library()}
+    place, code = _runs.get(Path(record).resolve(), now)
     note = {
         "settings": _plain(settings),
         "data": _plain(data or {}),
         "remarks": _plain(remarks or {}),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "script": _script(record),
-        "library": _library(),
+        **code,
         "machine": platform.machine(),
         "processor": _processor(),
         "threads": _threads(),
@@ -140,7 +141,7 @@ def save(
         "cpu_seconds": round(float(seconds), 1),
     }
     write(record, arrays, note)
-    place = _places.pop(Path(record).resolve(), None) or folder(record, settings)
+    _runs.pop(Path(record).resolve(), None)
     if place.exists():
         for path in place.iterdir():
             path.unlink()

@@ -11,7 +11,7 @@ import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,6 +179,7 @@ def descend(
     layers: list[str] | None = None,
     k: int = 0,
     sharpness_every: int = 0,
+    sharpness_at: Sequence[int] = (),
     eigenvalues: int = 1,
     tolerance: float = 1e-3,
     observe: dict[str, Callable[[torch.nn.Module], object]] | None = None,
@@ -206,6 +207,8 @@ def descend(
         How many singular values of each (fewer where a layer has fewer); 0 records none.
     sharpness_every : int
         The Hessian's largest eigenvalues every so many steps; 0 never.
+    sharpness_at : sequence of int
+        Further steps at which they are wanted.
     eigenvalues, tolerance
         ``k`` and ``tolerance`` of `sharpness` there.
     observe : dict of str to callable, optional
@@ -247,6 +250,7 @@ def descend(
     options = {
         "k": validate.integer("k", k, least=0),
         "sharpness_every": validate.integer("sharpness_every", sharpness_every, least=0),
+        "sharpness_at": sorted({validate.integer("sharpness_at", step, least=0) for step in sharpness_at}),
         "eigenvalues": validate.integer("eigenvalues", eigenvalues, least=1),
         "tolerance": float(validate.positive("tolerance", tolerance)),
         "seed": validate.integer("seed", seed, least=0),
@@ -287,7 +291,7 @@ class _Recorder:
     def look(self, step):
         """Record the state at `step` and return its gradient, or ``None`` if the loss is not finite."""
         options, lists = self.options, self.lists
-        curved = bool(options["sharpness_every"]) and step % options["sharpness_every"] == 0
+        curved = self.curved(step)
         try:
             value, gradients = _gradients(self.model, self.loss, self.parameters, graph=curved)
         except _NotFinite:
@@ -313,6 +317,10 @@ class _Recorder:
             lists["residual"].append(found.residuals)
         return [g.detach() for g in gradients]
 
+    def curved(self, step):
+        every = self.options["sharpness_every"]
+        return bool(every and step % every == 0) or step in self.options["sharpness_at"]
+
     def curvature(self, gradients):
         k, size = self.options["eigenvalues"], sum(p.numel() for p in self.parameters)
         if k > size:
@@ -335,8 +343,7 @@ class _Recorder:
                     parameter.copy_(old)
         lists = self.lists
         counts = {"all": np.arange(0, steps + 1, self.every)}
-        curved = self.options["sharpness_every"]
-        counts["curved"] = np.arange(0, steps + 1, curved) if curved else np.arange(0)
+        counts["curved"] = np.array([step for step in range(steps + 1) if self.curved(step)], dtype=int)
         k = self.options["eigenvalues"]
         return Run(
             model=self.model,

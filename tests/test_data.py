@@ -166,6 +166,12 @@ def test_the_stand_in_digits_are_large_enough_for_the_papers_subset(nowhere):
         data.load("mnist", n=20_000, download=False)
 
 
+def test_the_stand_in_may_be_asked_for(nowhere):
+    assert np.array_equal(data.stand_in("mnist", 5).images, data.load("mnist", 5, download=False).images)
+    with pytest.raises(ValueError, match="name: got 'x'"):
+        data.stand_in("x", 5)
+
+
 def test_a_damaged_extract_in_the_folder_is_refused_and_kept(nowhere, monkeypatch, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()

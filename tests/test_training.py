@@ -261,6 +261,15 @@ def test_float32_and_what_is_recorded():
     assert np.all(run.residuals <= 1e-3 * run.sharpness[:, :1] * 1.001)
 
 
+def test_curvature_may_be_asked_for_at_chosen_steps_and_does_not_touch_the_run():
+    net, loss = problem()
+    run = training.descend(net, loss, 0.3, 10, sharpness_every=4, sharpness_at=[9, 3])
+    assert run.sharpness_steps.tolist() == [0, 3, 4, 8, 9] and len(run.sharpness) == 5
+    assert np.array_equal(run.loss, training.descend(net, loss, 0.3, 10).loss)
+    with pytest.raises(ValueError, match="sharpness_at: got -1"):
+        training.descend(net, loss, 0.3, 10, sharpness_at=[-1])
+
+
 def test_two_runs_are_equal_to_the_last_bit():
     net, loss = problem()
     one, two = (training.descend(net, loss, 0.3, 20, k=2, sharpness_every=7) for _ in range(2))
