@@ -1,4 +1,4 @@
-"""How a chapter reads on the page: checks folded under one line, figures as files, no needless tab stops.
+"""How a chapter reads on the page: checks folded under one line, figures and their numbers as files.
 
 The sources stay plain notebooks. A cell tagged ``check-…`` whose first line is a comment is shown as "checked: comment"
 and opens on a click, unless it is tagged ``argument``. CSV files behind figures are written beside the pages instead of
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 from pathlib import Path
 
+import bokeh
 from docutils import nodes
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
+SCRIPT = re.compile(r"&lt;script data-bokeh=&quot;([\w-]+)&quot;&gt;.*?&lt;/script&gt;", re.S)
 CSV = re.compile(r'href="data:text/csv;base64,([A-Za-z0-9+/=]+)"')
 
 
@@ -63,8 +66,8 @@ def link_figures(app, doctree, docname):
                 link += image
 
 
-def numbers_as_files(app, exception):
-    """Move CSV files out of the pages into the folder ``numbers``."""
+def parts_as_files(app, exception):
+    """Move CSV files out of the pages into the folder ``numbers``, and BokehJS, which is the same in all, into ``bokeh``."""
     if exception or app.builder.format != "html":
         return
     folder = Path(app.outdir) / "numbers"
@@ -78,6 +81,10 @@ def numbers_as_files(app, exception):
             return f'href="../numbers/{name}"'
 
         changed = CSV.sub(file, html)
+        for name in {match[1] for match in SCRIPT.finditer(changed)}:
+            (Path(app.outdir) / "bokeh").mkdir(exist_ok=True)
+            shutil.copy(Path(bokeh.__file__).parent / "server" / "static" / "js" / f"{name}.min.js", Path(app.outdir) / "bokeh")
+        changed = SCRIPT.sub(r"&lt;script src=&quot;../bokeh/\1.min.js&quot;&gt;&lt;/script&gt;", changed)
         if changed != html:
             path.write_text(changed, encoding="utf8")
 
@@ -86,5 +93,5 @@ def setup(app):
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
     app.add_post_transform(FoldChecks)
     app.connect("doctree-resolved", link_figures)
-    app.connect("build-finished", numbers_as_files)
+    app.connect("build-finished", parts_as_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,7 +10,10 @@ import threading
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
+import numpy as np
 import pytest
+
+from eoslib import descent, hessian, network, scalar, transverse
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -175,3 +178,69 @@ def test_nothing_in_the_html_loads_from_outside():
         assert found == [], path
     for path in HTML.rglob("*.css"):
         assert not re.search(r"url\([\"']?https?:", path.read_text(encoding="utf8", errors="ignore")), path
+
+
+def explorer(visit, site, chapter, name):
+    """Open an explorer in its page; returns its frame, a reader of what it shows, and the faults."""
+    page, faults = visit(f"{site}/chapters/{chapter}.html", site)
+    frame = page.locator(f"iframe[title='Explorer: {name}']")
+    frame.scroll_into_view_if_needed()
+    inner = frame.element_handle().content_frame()
+    inner.wait_for_function("window.Bokeh && Bokeh.documents.length && Bokeh.documents[0].get_model_by_name('state')")
+    read = "(() => { const d = Bokeh.documents[0].get_model_by_name('state').data; return [...d.key].map((k, i) => [k, d.value[i]]); })()"
+    inner.wait_for_function("Bokeh.documents[0].get_model_by_name('state').data.key.length > 0")
+
+    def show(**controls):
+        for key, value in controls.items():
+            field = "active" if key == "view" else "value"
+            inner.evaluate(f"Bokeh.documents[0].get_model_by_name('{key}').{field} = {value}")
+        return dict(inner.evaluate(read))
+
+    return inner, show, faults
+
+
+def test_explorer_of_one_mode_shows_what_the_library_computes(visit, site):
+    _, show, faults = explorer(visit, site, "two_cycle", "one mode")
+    for depth, q in ((2, 2.2), (3, 2.3), (5, 2.4), (8, 2.05)):
+        shown, cycle = show(depth=depth, rate=q), scalar.two_cycle(1.0, depth, q / depth)
+        assert abs(shown["low"] - cycle.low) < 1e-9 and abs(shown["high"] - cycle.high) < 1e-9
+        u = 0.3
+        for _ in range(2000):
+            u = float(scalar.step(u, 1.0, depth, q / depth))
+        assert abs(shown["last"] - u) < 1e-9  # an attracting orbit forgets its roundings
+    rho, factor = show(depth=3, rate=2.3)["printed"], 3
+    z = 1 + factor * (2.3 / 3) * (1 - rho**3) * rho
+    assert abs(rho**3 * (1 + z**5) / (1 + z**2) - 1) < 1e-9
+    assert faults == []
+
+
+def test_explorer_of_two_modes_shows_what_the_library_computes(visit, site):
+    _, show, faults = explorer(visit, site, "symmetry_breaking", "two modes")
+    for depth, ratio in ((2, 0.85), (3, 0.93)):
+        shown = show(depth=depth, ratio=ratio, rate=2.1, seed=6, view=0)
+        W = np.stack([np.diag([1.02, ratio ** (1 / depth)])] * depth)
+        W[0, 0, 1] = 1e-6
+        P = network.product(descent.descend(W, np.diag([1.0, ratio]), 2.1 / depth, 200).weights)
+        seen = np.array([[shown["p00"], shown["p01"]], [shown["p10"], shown["p11"]]])
+        assert np.abs(P - seen).max() < 1e-9  # before the threshold nothing amplifies roundings
+        assert abs(shown["eta_t"] - depth * transverse.threshold((1.0, ratio), depth)) < 1e-9
+        assert abs(shown["second"] - 2 * depth / transverse.pair_eigenvalue((1.0, ratio), depth)) < 1e-9
+    still = show(depth=3, ratio=0.9, rate=2.2, view=2)
+    assert still["seed"] == 0 and still["p01"] == 0
+    assert faults == []
+
+
+def test_explorer_of_the_valley_works_by_keyboard_and_shows_what_the_library_computes(visit, site):
+    inner, show, faults = explorer(visit, site, "two_phases", "valley")
+    for rate, a, b in ((0.4, 1.7, 0.4), (0.9, 1.2, 0.7)):
+        shown = show(rate=rate, first=a, second=b)
+        W = np.array([[[a]], [[b]]])
+        W = descent.descend(W, np.eye(1), rate, 300).weights
+        assert abs(shown["a"] - W[0, 0, 0]) < 1e-9 and abs(shown["b"] - W[1, 0, 0]) < 1e-9
+        assert abs(shown["sharpness"] - hessian.sharpness(W, np.eye(1))) < 1e-8
+    before = show()["eta"]
+    handle = inner.locator(".noUi-handle").first
+    handle.focus()
+    handle.press("ArrowRight")
+    assert abs(show()["eta"] - before - 0.01) < 1e-9
+    assert faults == []
