@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_book import CHAPTERS, NOTEBOOKS, code_cells, labels_in, tags
+from test_book import CHAPTERS, FIGURES_OF_THE_PAPER, NOTEBOOKS, code_cells, labels_in, tags
 
 WORDS = {
     "paper": {
@@ -194,6 +194,24 @@ def problems(entries: list[dict], checks: dict = CHECKS, labels: dict = LABELS, 
 
 def test_every_claim_keeps_the_rules():
     assert problems(CLAIMS) == []
+
+
+def numbers(words: str) -> set[int]:
+    """Numbers in a place such as "12–24", "before 16" or "Figures 5, 18"."""
+    spans = re.findall(r"(\d+)(?:–(\d+))?", words)
+    return {n for first, last in spans for n in range(int(first), int(last or first) + 1)}
+
+
+def test_the_census_reaches_every_section_equation_and_figure():
+    places = [claim["place"] for claim in CLAIMS if "place" in claim]
+    sections = {place["section"] for place in places}
+    wanted = "abstract 1 2 3 3.1 3.2 3.3 4.1 4.2 5 A B.1 B.2 B.3 B.4 B.5 B.6 C.1 C.2 C.3".split()
+    assert set(wanted) <= sections
+    assert set(range(1, 66)) <= set().union(*(numbers(place.get("equation", "")) for place in places))
+    figures = {claim["id"] for claim in CLAIMS if claim["id"].startswith("fig-paper-")}
+    assert figures == {f"fig-paper-{n}" for n in range(1, FIGURES_OF_THE_PAPER + 1)}
+    verdicts = {claim["verdict"] for claim in CLAIMS if claim["id"] in figures}
+    assert verdicts <= {"reproduced", "differs", "not checked"}
 
 
 SAMPLE = """
