@@ -274,6 +274,7 @@ def test_arrays_and_floats_agree_and_float32_stays():
         (lambda: scalar.window(1), "depth"),
         (lambda: scalar.lyapunov(1.0, 2, 2.0), "learning_rate"),  # likewise
         (lambda: scalar.lyapunov(1.0, 2, 1.2, start=9.0), "start"),
+        (lambda: scalar.lyapunov(1.0, 2, 1.2, start=np.array([0.7, 9.0, 0.8])), "start"),
         (lambda: scalar.lyapunov(1.0, 2, 1.2, steps=0), "steps"),
     ],
 )
