@@ -45,7 +45,8 @@ def subspace_distance(W: np.ndarray, rank: int, *, signed: bool = False) -> np.n
     >>> subspace_distance(W, 2).tolist()
     [0.0]
     """
-    W, rank = _several(W), _rank(rank, W)
+    W = _for_lapack(W)
+    rank, signed = _rank(rank, W), validate.flag("signed", signed)
     U, _, Vt = np.linalg.svd(W)
     overlap = Vt[..., 1:, :rank, :] @ U[..., :-1, :, :rank]
     if not signed:
@@ -78,7 +79,7 @@ def angles(P: np.ndarray, vectors: np.ndarray, rank: int, *, by: str = "mode") -
     Raises
     ------
     ValueError
-        On a wrong shape, rank, or an unknown `by`.
+        On a wrong shape, rank, or an unknown `by`, or if `vectors` are not orthonormal.
 
     Examples
     --------
@@ -90,10 +91,12 @@ def angles(P: np.ndarray, vectors: np.ndarray, rank: int, *, by: str = "mode") -
     """
     P = validate.real("P", P)
     vectors = validate.real("vectors", vectors)
-    if P.ndim < 2 or P.shape[-1] != P.shape[-2] or vectors.shape != P.shape[-2:]:
-        raise ValueError(f"vectors: got shape {vectors.shape} with P of shape {P.shape}, needs (d, d) and (..., d, d)")
-    if by not in ("mode", "order"):
-        raise ValueError(f'by: got {by!r}, needs "mode" or "order"')
+    if P.ndim < 2 or P.shape[-1] != P.shape[-2] or P.shape[-1] == 0:
+        raise ValueError(f"P: got shape {P.shape}, needs (..., d, d) with d >= 1")
+    if vectors.shape != P.shape[-2:]:
+        raise ValueError(f"vectors: got shape {vectors.shape}, needs {P.shape[-2:]} to match P")
+    by = validate.choice("by", by, ("mode", "order"))
+    _orthogonal("vectors", vectors)
     rank = _rank(rank, P)
     found = np.linalg.svd(P)[2][..., :rank, :] @ vectors  # row i: singular vector i in the given basis
     if by == "mode":
@@ -122,7 +125,7 @@ def coordinates(W: np.ndarray, left: np.ndarray, right: np.ndarray, frames: np.n
     Raises
     ------
     ValueError
-        On a wrong shape.
+        On a wrong shape, or if a frame is not an orthogonal matrix.
 
     Examples
     --------
@@ -130,13 +133,21 @@ def coordinates(W: np.ndarray, left: np.ndarray, right: np.ndarray, frames: np.n
     >>> coordinates(np.stack([np.eye(2), U]), U, np.eye(2))[1].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    (W,) = validate.weights(W)
+    (W,) = validate.weights(W, numpy_only=True)
     depth, d = W.shape[-3], W.shape[-1]
-    Q = np.broadcast_to(right, (depth - 1, d, d)) if frames is None else np.asarray(frames)
-    if Q.shape != (depth - 1, d, d) or np.shape(left) != (d, d) or np.shape(right) != (d, d):
-        raise ValueError(f"frames: got shape {Q.shape}, needs {(depth - 1, d, d)}; left and right need {(d, d)}")
-    Q = np.concatenate([np.asarray(right)[None], Q, np.asarray(left)[None]])
-    return Q[1:].mT @ W @ Q[:-1]
+    ends = [validate.real(name, Q) for name, Q in (("right", right), ("left", left))]
+    for name, Q in zip(("right", "left"), ends):
+        if Q.shape != (d, d):
+            raise ValueError(f"{name}: got shape {Q.shape}, needs {(d, d)} to match W")
+        _orthogonal(name, Q)
+    inner = np.broadcast_to(ends[0], (depth - 1, d, d)) if frames is None else validate.real("frames", frames)
+    if inner.shape != (depth - 1, d, d):
+        raise ValueError(f"frames: got shape {inner.shape}, needs {(depth - 1, d, d)} to match W")
+    if frames is not None:
+        _orthogonal("frames", inner)
+    Q = np.concatenate([ends[0][None], inner, ends[1][None]])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return validate.representable("W", W, Q[1:].mT @ W @ Q[:-1])
 
 
 def off_diagonal(D: np.ndarray) -> np.ndarray:
@@ -150,12 +161,19 @@ def off_diagonal(D: np.ndarray) -> np.ndarray:
     -------
     (...) ndarray
 
+    Raises
+    ------
+    ValueError
+        If `D` is not a stack of square matrices.
+
     Examples
     --------
     >>> float(off_diagonal(np.array([[5.0, -2.0], [1.0, 7.0]])))
     2.0
     """
     D = validate.real("D", D)
+    if D.ndim < 2 or D.shape[-1] != D.shape[-2] or D.shape[-1] == 0:
+        raise ValueError(f"D: got shape {D.shape}, needs (..., d, d) with d >= 1")
     return np.abs(np.where(np.eye(D.shape[-1], dtype=bool), 0, D)).max(axis=(-2, -1))
 
 
@@ -185,10 +203,11 @@ def commutator(W: np.ndarray) -> np.ndarray:
     >>> commutator(np.stack([np.eye(2), shear])).tolist(), commutator(np.stack([shear, np.diag([2.0, 1.0])])).round(4).tolist()
     ([0.0], [4.2426])
     """
-    W = _several(W)
+    W = _for_lapack(W)
     out, into = W[..., :-1, :, :], W[..., 1:, :, :]
-    A, B = out @ out.mT, into.mT @ into
-    return np.linalg.norm(A @ B - B @ A, axis=(-2, -1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        A, B = out @ out.mT, into.mT @ into
+        return validate.representable("W", W, _norm(A @ B - B @ A))
 
 
 def imbalance(W: np.ndarray) -> np.ndarray:
@@ -217,7 +236,8 @@ def imbalance(W: np.ndarray) -> np.ndarray:
     """
     W = _several(W)
     out, into = W[..., :-1, :, :], W[..., 1:, :, :]
-    return into.mT @ into - out @ out.mT
+    with np.errstate(over="ignore", invalid="ignore"):
+        return validate.representable("W", W, into.mT @ into - out @ out.mT)
 
 
 def distance_from_imbalance(W: np.ndarray, C: np.ndarray, rank: int) -> np.ndarray:
@@ -251,10 +271,13 @@ def distance_from_imbalance(W: np.ndarray, C: np.ndarray, rank: int) -> np.ndarr
     >>> distance_from_imbalance(W, imbalance(W), 2).round(6).tolist(), subspace_distance(W, 2).round(6).tolist()
     ([0.001414], [0.001414])
     """
-    W, rank, C = _several(W), _rank(rank, W), validate.real("C", C)
+    W, C = _for_lapack(W), validate.real("C", C)
+    rank = _rank(rank, W)
     if C.shape[-3:] != (W.shape[-3] - 1, *W.shape[-2:]):
-        raise ValueError(f"C: got shape {C.shape}, needs (..., {W.shape[-3] - 1}, {W.shape[-2]}, {W.shape[-1]})")
-    U, s, _ = np.linalg.svd(W[..., :-1, :, :])
+        raise ValueError(f"C: got shape {C.shape}, needs (..., {W.shape[-3] - 1}, {W.shape[-2]}, {W.shape[-1]}) for W")
+    size = np.abs(W).max() or 1.0  # the squares of small or large layers stay in range
+    C = C / size / size
+    U, s, _ = np.linalg.svd(W[..., :-1, :, :] / size)
     s2 = s * s
     gaps = s2[..., None, :rank] - s2[..., :, None]  # (..., d, rank): s_j^2 - s_i^2
     own = np.eye(W.shape[-1], rank, dtype=bool)
@@ -300,12 +323,16 @@ def singular_vector_velocity(W: np.ndarray, velocity: np.ndarray) -> tuple[tuple
     ([1.0, 5.0], [[0.0, 1.0], [1.0, 0.0]])
     """
     W, velocity = validate.real("W", W), validate.real("velocity", velocity)
-    if W.ndim != 2 or velocity.shape != W.shape:
-        raise ValueError(f"velocity: got shape {velocity.shape} with W of shape {W.shape}, needs two equal (m, n)")
-    U, s, Vt = np.linalg.svd(W, full_matrices=False)
-    r = int((s > 1e-12 * s[0]).sum())
-    if r == 0:
+    if W.ndim != 2 or 0 in W.shape:
+        raise ValueError(f"W: got shape {W.shape}, needs (m, n) with m, n >= 1")
+    if velocity.shape != W.shape:
+        raise ValueError(f"velocity: got shape {velocity.shape}, needs {W.shape} to match W")
+    size = np.abs(W).max(initial=0)
+    if size == 0:
         raise ValueError("W: got the zero matrix, whose singular vectors are arbitrary; needs positive rank")
+    U, s, Vt = np.linalg.svd(W / size, full_matrices=False)
+    r = int((s > 1e-12 * s[0]).sum())
+    velocity = velocity / size  # a common factor changes neither vectors nor their derivatives
     U, s, V = U[:, :r], s[:r], Vt[:r].T
     gaps = s[None, :] ** 2 - s[:, None] ** 2
     _distinct("W", np.where(np.eye(r, dtype=bool), np.inf, np.abs(gaps)), s**2)
@@ -316,7 +343,7 @@ def singular_vector_velocity(W: np.ndarray, velocity: np.ndarray) -> tuple[tuple
     X = U.T @ velocity @ V
     dU = U @ (H * (X * s + (X * s).T)) + outside_left @ velocity @ V / s
     dV = V @ (H * (s[:, None] * X + (s[:, None] * X).T)) + outside_right @ velocity.T @ U / s
-    return (U, s, V), (dU, np.diag(X).copy(), dV)
+    return (U, s * size, V), (dU, np.diag(X) * size, dV)
 
 
 def frames(W: np.ndarray) -> np.ndarray:
@@ -345,13 +372,14 @@ def frames(W: np.ndarray) -> np.ndarray:
     >>> frames(np.stack([0.1 * turn, 0.1 * turn, 0 * turn]))[1].tolist()
     [[-1.0, 0.0], [0.0, -1.0]]
     """
-    W = _several(W)
+    W = _for_lapack(W)
     if W.ndim != 3:
         raise ValueError(f"W: got shape {W.shape}, needs one network (L, d, d)")
-    R, found = np.eye(W.shape[-1]), []
+    R, found = np.eye(W.shape[-1], dtype=W.dtype), []
     for number, layer in enumerate(W[:-1], start=1):
+        layer = layer / (np.abs(layer).max() or 1.0)
         scale = np.linalg.norm(layer) / np.sqrt(W.shape[-1])
-        if scale == 0 or np.abs(layer @ layer.T / scale**2 - np.eye(W.shape[-1])).max() > 1e-10:
+        if scale == 0 or not _is_orthogonal(layer / scale, W.dtype):
             raise ValueError(f"W: layer {number} is not a positive multiple of an orthogonal matrix, needs one")
         R = layer / scale @ R
         found.append(R)
@@ -376,7 +404,7 @@ def rotate(W: np.ndarray, R: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        On a wrong shape.
+        On a wrong shape, or if R is not orthogonal.
 
     Examples
     --------
@@ -384,16 +412,43 @@ def rotate(W: np.ndarray, R: np.ndarray) -> np.ndarray:
     >>> rotate(W, frames(W))[0].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    W = _several(W)
-    d = W.shape[-1]
+    W, R = _several(W), validate.real("R", R)
+    depth, d = W.shape[-3], W.shape[-1]
+    if R.shape != (depth - 1, d, d):
+        raise ValueError(f"R: got shape {R.shape}, needs {(depth - 1, d, d)} to match W")
+    _orthogonal("R", R)
     return coordinates(W, np.eye(d), np.eye(d), R)
 
 
 def _several(W):
-    (W,) = validate.weights(W)
+    (W,) = validate.weights(W, numpy_only=True)
     if W.shape[-3] < 2:
         raise ValueError(f"W: got {W.shape[-3]} layer, needs at least 2")
     return W
+
+
+def _for_lapack(W):
+    """Two layers or more, in a dtype that LAPACK has."""
+    W = _several(W)
+    return W if W.dtype in (np.float32, np.float64) else W.astype(float)
+
+
+def _norm(matrices):
+    """Frobenius norms whose squares do not leave the floating range."""
+    size = np.abs(matrices).max(axis=(-2, -1), initial=0, keepdims=True)
+    scaled = matrices / np.where((size > 0) & np.isfinite(size), size, 1)
+    return np.linalg.norm(scaled, axis=(-2, -1)) * size[..., 0, 0]
+
+
+def _is_orthogonal(Q, dtype):
+    """Whether matrices are orthogonal: to 1e-10 in float64, to a hundred roundings a row in shorter floats."""
+    allowed = max(1e-10, 100 * Q.shape[-1] * float(np.finfo(dtype).eps))
+    return np.abs(Q.mT @ Q - np.eye(Q.shape[-1])).max(initial=0) <= allowed
+
+
+def _orthogonal(name, Q):
+    if np.abs(Q).max(initial=0) > 2 or not _is_orthogonal(Q, Q.dtype):  # no square of a huge entry
+        raise ValueError(f"{name}: got a matrix that is not orthogonal, needs orthonormal columns")
 
 
 def _rank(rank, matrix):

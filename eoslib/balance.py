@@ -111,7 +111,7 @@ def gap_factors(values: ArrayLike, target: ArrayLike, learning_rate: ArrayLike) 
         except ValueError:
             need = f"needs a shape that broadcasts with {(*layers.shape[:-2], layers.shape[-2] - 1, layers.shape[-1])}"
             raise ValueError(f"learning_rate: got shape {rate.shape}, {need}") from None
-    return validate.representable("values", values, factors)
+    return validate.representable("values, target, learning_rate", (values, target, learning_rate), factors)
 
 
 def flow_limit(scale: ArrayLike, target: ArrayLike, depth: int) -> FlowLimit:
@@ -149,7 +149,13 @@ def flow_limit(scale: ArrayLike, target: ArrayLike, depth: int) -> FlowLimit:
     >>> round(float(end.last**2), 12), round(float(end.others**2), 12), round(float(end.sharpness), 12)
     (0.5, 2.0, 2.5)
     """
-    alpha, m, depth = _problem(scale, target, depth)
+    depth = validate.integer("depth", depth, least=2)
+    alpha, m = _together(scale=scale, target=target)
+    return _flow_limit(alpha, m, depth, f"scale, target: got {scale!r}, {target!r}")
+
+
+def _flow_limit(alpha, m, depth, got):
+    """See `flow_limit`."""
     log_size = np.log(m) / depth
     tau = _log_ratio(2 * (np.log(alpha) - log_size), depth)
     log_y = log_size + tau / (2 * depth)
@@ -158,7 +164,7 @@ def flow_limit(scale: ArrayLike, target: ArrayLike, depth: int) -> FlowLimit:
         ends = [np.exp(log_y - tau / 2), np.exp(log_y), np.exp(-tau), np.exp(log_sharpness)]
     for end in ends[:2] + ends[3:]:
         if not np.all((end > 0) & np.isfinite(end)):
-            raise ValueError(f"scale, target: got {scale!r}, {target!r}: the flow's end is beyond the floating range")
+            raise ValueError(f"{got}: the flow's end is beyond the floating range")
     return FlowLimit(*(np.asarray(end)[()] for end in ends))
 
 
@@ -259,7 +265,7 @@ def critical_scale(target: ArrayLike, depth: int) -> np.ndarray:
     except ValueError as error:
         raise ValueError(f"{error}: with two layers P(alpha) only decreases, so that no maximum exists") from None
     target = validate.positive("target", target)
-    return target ** (1 / depth) * np.sqrt(depth * (depth - 2)) * (depth - 1) ** (-(depth - 1) / depth)
+    return target ** (1 / depth) * np.sqrt(float(depth) * (depth - 2)) * (depth - 1) ** (-(depth - 1) / depth)
 
 
 def growth_constant(depth: int) -> float:
@@ -307,18 +313,17 @@ def scale_bound(learning_rate: ArrayLike, target: ArrayLike, depth: int, *, form
     >>> [round(float(scale_bound(1.0, 1.0, 2, form=form)), 4) for form in ("exact", "integral", "simple", "printed")]
     [1.4142, 1.2904, 0.7673, 0.4975]
     """
-    if form not in BOUNDS:
-        raise ValueError(f"form: got {form!r}, needs one of {', '.join(BOUNDS)}")
-    rate = validate.positive("learning_rate", learning_rate)
-    _, m, depth = _problem(np.ones_like(rate), target, depth)
-    with np.errstate(over="ignore"):
-        relative = rate * depth * m ** (2 - 2 / depth)
-    if np.any(relative >= EDGE):
+    form = validate.choice("form", form, BOUNDS)
+    depth = validate.integer("depth", depth, least=2)
+    rate, m = _together(learning_rate=learning_rate, target=target)
+    room = np.log(EDGE) - np.log(rate) - np.log(depth) - (2 - 2 / depth) * np.log(m)
+    if np.any(room <= 0):
+        worst = -np.min(room) + np.log(EDGE)
+        reached = f"{np.exp(worst):.6g}" if worst < 700 else "beyond floats"
         raise ValueError(
-            f"learning_rate: got {learning_rate!r}, which is eta S = {np.max(relative):.6g}; the bound on the scale "
-            "needs eta S < 2 sqrt 2 = 2.82843, else its logarithm is not positive"
+            f"learning_rate, target, depth: got {validate.short(learning_rate)}, {validate.short(target)}, {depth}, "
+            f"which is eta S = {reached}; the bound on the scale needs eta S < 2 sqrt 2 = 2.82843, else its logarithm is not positive"
         )
-    room = np.log(EDGE / relative)
     if form == "exact":
         return m ** (1 / depth) * _exact_scale(room, depth)
     constant = {
@@ -361,9 +366,11 @@ def contracts(
     >>> contracts([0.5, 5.0], 0.0332, 10.0, 3).tolist()
     [True, False]
     """
-    rate = validate.positive("learning_rate", learning_rate)
-    end = flow_limit(scale, singular_values, depth)
-    k = rate * end.sharpness
+    depth = validate.integer("depth", depth, least=2)
+    alpha, rate, m = _together(scale=scale, learning_rate=learning_rate, singular_values=singular_values)
+    end = _flow_limit(alpha, m, depth, f"scale, singular_values: got {scale!r}, {singular_values!r}")
+    with np.errstate(over="ignore"):
+        k = rate * end.sharpness
     return (k <= 2) | ((k < EDGE) & ((depth - 1) * end.ratio >= 0.5))
 
 
@@ -401,8 +408,9 @@ def least_factor(
     """
     if not np.all(contracts(scale, learning_rate, singular_values, depth)):
         raise ValueError(
-            f"scale: got {scale!r}, which the balancing lemma does not allow for eta = {learning_rate!r}, targets "
-            f"{singular_values!r} and L = {depth}: it needs eta Psi <= 2, or eta Psi < 2 sqrt 2 and (L - 1) T >= 1/2"
+            f"scale: got {validate.short(scale)}, which the balancing lemma does not allow for learning_rate "
+            f"{validate.short(learning_rate)}, singular_values {validate.short(singular_values)} and depth {depth}: "
+            "it needs eta Psi <= 2, or eta Psi < 2 sqrt 2 and (L - 1) T >= 1/2"
         )
     k = np.asarray(learning_rate) * flow_sharpness(scale, singular_values, depth)
     below = 1 - k**2 / (4 * (depth - 1))
@@ -546,13 +554,14 @@ def frozen_fraction(scale: ArrayLike, target: ArrayLike, depth: int, learning_ra
     >>> round(float(frozen_fraction(1e-3, 1.0, 3, 0.1)), 4), round(float(np.exp(-0.3 / 4)), 4)
     (0.9277, 0.9277)
     """
+    depth = validate.integer("depth", depth, least=2)
     end = flow_limit(scale, target, depth)
-    alpha, m, depth = _problem(scale, target, depth)
-    rate = validate.positive("learning_rate", learning_rate)
+    alpha, m, rate = _together(scale=scale, target=target, learning_rate=learning_rate)
     if np.any(rate * end.sharpness >= 2):
         raise ValueError(
-            f"learning_rate: got {learning_rate!r}, which is eta Psi = {np.max(rate * end.sharpness):.6g}; "
-            "a mode converges only where eta Psi < 2"
+            f"learning_rate, scale, target, depth: got {validate.short(learning_rate)}, {validate.short(scale)}, "
+            f"{validate.short(target)}, {depth}, which is "
+            f"eta Psi = {np.max(rate * end.sharpness):.6g}; a mode converges only where eta Psi < 2"
         )
     with np.errstate(over="ignore", invalid="ignore"):
         if depth == 2:
@@ -603,10 +612,13 @@ def _layers(values):
     return values
 
 
-def _problem(scale, target, depth):
-    alpha, m = (validate.positive(name, value) for name, value in (("scale", scale), ("target", target)))
+def _together(**numbers):
+    """Positive numbers by name, as float64 arrays whose shapes broadcast."""
+    arrays = {name: validate.positive(name, value).astype(float) for name, value in numbers.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
     try:
-        np.broadcast_shapes(alpha.shape, m.shape)
+        np.broadcast_shapes(*shapes.values())
     except ValueError:
-        raise ValueError(f"scale: got shape {alpha.shape}, needs one that broadcasts with target's {m.shape}") from None
-    return alpha.astype(float), m.astype(float), validate.integer("depth", depth, least=2)
+        got = ", ".join(map(str, shapes.values()))
+        raise ValueError(f"{', '.join(shapes)}: got shapes {got}, needs ones that broadcast") from None
+    return tuple(arrays.values())

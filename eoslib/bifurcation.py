@@ -67,7 +67,7 @@ def overshoot(q: float, depth: int) -> float:
     2.0
     """
     depth = validate.integer("depth", depth, least=2)
-    q = float(validate.positive("q", q))
+    q = validate.number("q", q, sign="> 0")
     if q < 1:
         raise ValueError(f"q: got {q}, needs at least 1, where the critical point is the minimum")
     return brentq(lambda r: rate(r, depth) - q, 1.0, 1.0 + q, xtol=1e-15, rtol=1e-15)
@@ -101,7 +101,7 @@ def critical_orbit(overshoot: Any, depth: int, steps: int) -> list:
         except OverflowError:  # plain floats say so in powers only
             finite = False
         if not finite:
-            raise ValueError(f"overshoot: got {overshoot!r}, whose orbit overflows at step {k + 1}")
+            raise ValueError(f"overshoot, depth: got {overshoot!r}, {depth}, whose orbit overflows at step {k + 1}")
         orbit.append(w)
     return orbit
 
@@ -187,7 +187,11 @@ def superstable(depth: int, period: int, near: float, *, digits: int = 30) -> An
     '1.41421356237'
     """
     depth, period = validate.integer("depth", depth, least=2), validate.integer("period", period, least=1)
-    digits, near = validate.integer("digits", digits, least=15), _numbers("near", near)
+    digits, near = validate.integer("digits", digits, least=15, most=10_000), _numbers("near", near)
+    if not isinstance(near, mpmath.mpf | sp.Expr):
+        near = validate.number("near", near)
+    if not near >= 1:
+        raise ValueError(f"near: got {near}, needs at least 1, the minimum")
     with mpmath.workdps(digits):
         r = mpmath.mpf(near)
         small = mpmath.mpf(10) ** (4 - digits)
@@ -470,10 +474,13 @@ def scan(depth: int, q: ArrayLike, *, steps: int = 3000, keep: int = 200, start:
     >>> round(float(s.lyapunov[0] - np.log(0.5)), 6)
     0.0
     """
-    depth = validate.integer("depth", depth, least=2)
+    depth = validate.integer("depth", depth, least=2, most=10_000)
     q = np.atleast_1d(validate.positive("q", q))
     steps, keep = validate.integer("steps", steps, least=3), validate.integer("keep", keep, least=1)
-    if keep > steps or not 0 < float(validate.positive("start", start)) < FAR:
+    if q.ndim != 1:
+        raise ValueError(f"q: got shape {q.shape}, needs one number or a list")
+    start = validate.number("start", start, sign="> 0")
+    if keep > steps or not start < FAR:
         raise ValueError(f"keep, start: got {keep}, {start}, needs keep <= steps = {steps} and 0 < start < {FAR}")
     u, gone = np.full(q.shape, float(start)), np.zeros(q.shape, bool)
     sums, orbits, counted = np.zeros((2,) + q.shape), np.empty(q.shape + (keep,)), 0
@@ -535,9 +542,13 @@ def period(orbits: ArrayLike, *, longest: int = 16, tolerance: float = 1e-6) -> 
     >>> period(scan(2, [1.999], steps=3000, keep=48).orbits).tolist()
     [0]
     """
-    orbits = np.asarray(orbits)
-    if orbits.dtype.kind not in "iuf":
-        raise ValueError(f"orbits: got dtype {orbits.dtype}, needs real numbers")
+    try:
+        states = np.asarray(orbits)
+    except ValueError:  # a ragged list
+        states = np.asarray(None)
+    if states.dtype.kind not in "iuf":
+        raise ValueError(f"orbits: got {validate.short(orbits)}, needs real numbers")
+    orbits = states
     longest = validate.integer("longest", longest, least=1)
     tolerance = validate.positive("tolerance", tolerance)
     if tolerance.ndim or orbits.ndim != 2 or orbits.shape[1] < 2 * longest:
@@ -592,11 +603,13 @@ def pair_step(u: ArrayLike, q: ArrayLike, ratio: ArrayLike, depth: int) -> np.nd
     >>> np.linalg.eigvalsh(pair_step([1.0], [2.0], 0.25, 2)[0, 0]).round(9).tolist()
     [-0.25, 1.0]
     """
-    depth, ratio = validate.integer("depth", depth, least=2), _ratio(ratio)
+    depth, ratio = validate.integer("depth", depth, least=2, most=1000), _ratio(ratio)
     u, q = np.atleast_1d(validate.real("u", u)), np.atleast_1d(validate.positive("q", q))
     if u.ndim != 1 or q.ndim != 1 or 1 not in (u.size, q.size) and u.size != q.size:
         raise ValueError(f"u, q: got shapes {u.shape}, {q.shape}, needs one dimension, and the same length or one")
-    return _pair_step(*np.broadcast_arrays(u, q), ratio, depth)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = _pair_step(*np.broadcast_arrays(u, q), ratio, depth)
+    return validate.representable("u, q", (u, q), found)
 
 
 def _ratio(value):

@@ -98,8 +98,12 @@ def descend(
     steps = validate.integer("steps", steps, least=0)
     every = validate.integer("every", every, least=1)
     first = 0 if keep is None else max(0, steps + 1 - validate.integer("keep", keep, least=1))
+    validate.storable("steps", ((steps + 1 - first) // every,))
     recorded = np.arange(-(-first // every) * every, steps + 1, every)
 
+    singular_values = validate.flag("singular_values", singular_values)
+    if observe is not None and not (isinstance(observe, dict) and all(callable(f) for f in observe.values())):
+        raise ValueError(f"observe: got {validate.short(observe)}, needs a dict of functions")
     if recorded.size == 0:
         raise ValueError(f"every: got {every}, but none of the states {first} to {steps} is a multiple of it")
 
@@ -152,7 +156,7 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     ValueError
         On wrong shapes or times.
     RuntimeError
-        If the integrator gives up.
+        If the integrator gives up, as where the weights leave the floating range.
 
     Examples
     --------
@@ -163,20 +167,32 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     3.0
     """
     W, M = validate.weights(W, M, numpy_only=True)
+    if W.dtype == object or M.dtype == object:
+        raise ValueError("W, M: got an array of objects, needs a floating dtype")
     times = validate.positive("times", times, zero=True)
+    rtol, atol = (validate.number(name, value, sign="> 0") for name, value in (("rtol", rtol), ("atol", atol)))
+    if rtol < 2.5e-14:  # SciPy would replace it, with a warning
+        raise ValueError(f"rtol: got {rtol}, needs at least 2.5e-14, a hundred roundings")
     if W.ndim != 3:
         raise ValueError(f"W: got shape {W.shape}, needs one network (L, d, d)")
     if times.ndim != 1 or times.size == 0 or np.any(np.diff(times) <= 0):
-        raise ValueError("times: needs a non-empty increasing list")
+        raise ValueError(f"times: got {validate.short(times)}, needs a non-empty increasing list")
 
     def slope(_, w):
-        return -network.gradient(w.reshape(W.shape), M).ravel()
+        parts = network.layers(w.reshape(W.shape))
+        products = network.prefixes(parts)
+        return -np.stack(network.sweep_back(parts, products, products[-1] - M)).ravel()
 
-    solution = solve_ivp(slope, (0.0, times[-1] or 1.0), W.ravel(), method="DOP853", t_eval=times, rtol=rtol, atol=atol)
-    if not solution.success:
-        raise RuntimeError(
-            f"gradient flow stopped at time {solution.t[-1] if solution.t.size else 0.0}: {solution.message}"
+    span = (0.0, float(times[-1]) or 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        solution = solve_ivp(
+            slope, span, W.ravel().astype(float), method="DOP853", t_eval=times.astype(float), rtol=rtol, atol=atol
         )
+    if not solution.success:  # before the first of the times there is nothing to say how far it came
+        reached = f" after time {solution.t[-1]}" if np.size(solution.t) else f" before time {times[0]}"
+        raise RuntimeError(f"gradient flow stopped{reached}: {solution.message}")
+    if not np.isfinite(solution.y).all():
+        raise ValueError(f"rtol, atol: got {rtol}, {atol}, with which the solution was lost; needs smaller ones")
     return solution.y.T.reshape((-1,) + W.shape)
 
 

@@ -52,10 +52,10 @@ def initialise(start: str, *, depth: int, width: int, scale: ArrayLike) -> np.nd
     >>> initialise("unbalanced", depth=2, width=3, scale=0.5).tolist()
     [[0.5, 0.5, 0.5], [0.0, 0.0, 0.0]]
     """
-    if start not in ("balanced", "unbalanced"):
-        raise ValueError(f'start: got {start!r}, needs "balanced" or "unbalanced"')
+    start = validate.choice("start", start, ("balanced", "unbalanced"))
     shape = validate.integer("depth", depth, least=1), validate.integer("width", width, least=1)
-    s = np.full(shape, float(validate.positive("scale", scale)))
+    validate.storable("depth, width", shape)
+    s = np.full(shape, validate.number("scale", scale, sign="> 0"))
     if start == "unbalanced":
         s[-1] = 0
     return s
@@ -79,8 +79,9 @@ def gradient(s: ArrayLike, target: ArrayLike) -> np.ndarray:
     [[3.0, 0.0], [2.0, 0.0]]
     """
     s, target = _checked(s, target)
-    vector, others = _products(s)
-    return (vector - target) * others
+    with np.errstate(over="ignore", invalid="ignore"):
+        vector, others = _products(s)
+        return validate.representable("s", s, (vector - target) * others)
 
 
 def descend(s: ArrayLike, target: ArrayLike, learning_rate: ArrayLike, steps: int, *, keep: int | None = None) -> Run:
@@ -136,6 +137,7 @@ def descend(s: ArrayLike, target: ArrayLike, learning_rate: ArrayLike, steps: in
         coordinates = np.where(finite[..., None], coordinates, np.inf)
         loss = ((coordinates - target) ** 2).sum(-1) / 2
     diverged = ~(np.isfinite(loss).all(-1) & np.isfinite(s).all((-2, -1)))
+    s = np.where(np.isnan(s), np.inf, s)
     return Run(s, np.arange(first, steps + 1), coordinates, loss, diverged)
 
 
@@ -164,6 +166,12 @@ def hessian_blocks(s: ArrayLike, target: ArrayLike) -> np.ndarray:
     [[[9.0, 6.0], [6.0, 4.0]]]
     """
     s, target = _checked(s, target)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return validate.representable("s", s, _blocks(s, target))
+
+
+def _blocks(s, target):
+    """See `hessian_blocks`."""
     depth = s.shape[-2]
     vector, others = _products(s)
     H = np.moveaxis(others[..., :, None, :] * others[..., None, :, :], -1, -3)
@@ -219,16 +227,20 @@ def spectrum_at_minimum(
     >>> values.round(6).tolist(), multiplicities.tolist()
     ([48.0, 3.0, 0.0001, 0.0], [1, 1, 2, 8])
     """
-    values = np.atleast_1d(validate.positive("singular_values", singular_values)).astype(float)
+    values = _targets(singular_values)
     depth = validate.integer("depth", depth, least=2)
-    width = validate.integer("width", width, least=values.size)
-    alpha = float(validate.positive("scale", scale))
-    if init not in ("balanced", "unbalanced"):
-        raise ValueError(f'init: got {init!r}, needs "balanced" or "unbalanced"')
-    edges, counts = [depth * values ** (2 - 2 / depth)], [np.ones(values.size, int)]
+    width = validate.integer("width", width, least=1)
+    if width < values.size:
+        raise ValueError(f"width: got {width}, needs at least {values.size}, the number of singular_values")
+    alpha = validate.number("scale", scale, sign="> 0")
+    init = validate.choice("init", init, ("balanced", "unbalanced"))
+    with np.errstate(over="ignore"):
+        top = validate.representable("singular_values", singular_values, depth * values ** (2 - 2 / depth))
+        kept = validate.representable("scale", scale, np.float64(alpha) ** (2 * depth - 2))
+    edges, counts = [top], [np.ones(values.size, int)]
     inactive = width - values.size if init == "unbalanced" else 0
     if inactive:
-        edges.append([alpha ** (2 * depth - 2)])
+        edges.append([kept])
         counts.append([inactive])
     edges.append([0.0])
     counts.append([depth * width - values.size - inactive])
@@ -274,10 +286,17 @@ def multipliers(singular_values: ArrayLike, depth: int, learning_rate: ArrayLike
     >>> found.along.round(6).tolist(), found.across.round(6).tolist()
     ([0.18, 0.01], [0.8, 1.0])
     """
-    q = np.atleast_1d(scalar.relative_rate(validate.positive("singular_values", singular_values), depth, learning_rate))
-    t = scalar.branch_parameter(np.maximum(q, 2.0), depth)
+    rate = validate.number("learning_rate", learning_rate, sign="> 0")
+    depth = validate.integer("depth", depth, least=2)
+    values = _targets(singular_values)
+    try:
+        q = np.atleast_1d(scalar.relative_rate(values, depth, rate))
+        t = scalar.branch_parameter(np.maximum(q, 2.0), depth)
+        along = np.where(q > 2, scalar.branch_multiplier(t, depth), (1 - q) ** 2)
+    except ValueError as error:  # it names what these functions were given
+        got = f"singular_values, learning_rate: got {validate.short(singular_values)}, {validate.short(learning_rate)}"
+        raise ValueError(f"{got}: {error}") from None
     z = np.exp(2 * t)
-    along = np.where(q > 2, scalar.branch_multiplier(t, depth), (1 - q) ** 2)
     return Multipliers(along, np.where(q > 2, (2 - z) * (2 - 1 / z), 1.0))
 
 
@@ -324,7 +343,7 @@ def most_together(singular_values: ArrayLike, depth: int) -> int:
     >>> most_together((10, 9, 6), 3), most_together((10, 6, 5.9, 5.8), 3)
     (2, 3)
     """
-    values = np.atleast_1d(validate.positive("singular_values", singular_values))
+    values = _targets(singular_values)
     ratio = together(depth)
     return max(int(((ratio * top < values) & (values <= top)).sum()) for top in values)
 
@@ -337,7 +356,7 @@ def periods(values: ArrayLike, *, largest: int = 16, tolerance: float = 1e-7) ->
     values : (..., T, d) array
         Consecutive states, at least ``2 * largest`` of them.
     tolerance : float
-        Largest difference, relative to the largest value of the coordinate (at least 1e-300), that counts as equal.
+        Largest difference, relative to the largest value of the coordinate, that counts as equal.
 
     Returns
     -------
@@ -346,20 +365,33 @@ def periods(values: ArrayLike, *, largest: int = 16, tolerance: float = 1e-7) ->
     Raises
     ------
     ValueError
-        If there are too few states.
+        If there are too few states, or values that are not numbers.
 
     Examples
     --------
     >>> periods(np.array([[0.0, 1.0], [1.0, 1.0]] * 32)).tolist()
     [2, 1]
     """
-    values = np.moveaxis(np.asarray(values, dtype=float), -2, -1)
-    if values.shape[-1] < 2 * largest:
-        raise ValueError(f"values: got {values.shape[-1]} states, needs at least 2 * largest = {2 * largest}")
-    with np.errstate(invalid="ignore"):  # infinity over infinity, where a run has diverged
-        relative = values / np.maximum(np.abs(values).max(-1, keepdims=True), 1e-300)
-    rows = relative.reshape(-1, values.shape[-1])
-    return bifurcation.period(rows, longest=largest, tolerance=tolerance).reshape(values.shape[:-1])
+    largest = validate.integer("largest", largest, least=1)
+    tolerance = validate.number("tolerance", tolerance, sign="> 0")
+    try:
+        states = np.asarray(values)
+    except ValueError:  # a ragged list
+        states = np.asarray(None)
+    if states.dtype.kind not in "iuf" or isinstance(values, np.ma.MaskedArray) or np.isnan(states).any():
+        raise ValueError(f"values: got {validate.short(values)}, needs real numbers (infinite where a run diverged)")
+    if states.ndim < 2 or states.shape[-2] < 2 * largest:
+        raise ValueError(f"values: got shape {states.shape}, needs (..., T, d), T at least 2 * largest = {2 * largest}")
+    states = np.moveaxis(states.astype(float), -2, -1)
+    rows = states.reshape(-1, states.shape[-1])
+    return bifurcation.period(rows, longest=largest, tolerance=tolerance).reshape(states.shape[:-1])
+
+
+def _targets(singular_values):
+    values = np.atleast_1d(validate.positive("singular_values", singular_values)).astype(float)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"singular_values: got shape {values.shape}, needs a list of at least one number")
+    return values
 
 
 def _checked(s, target):

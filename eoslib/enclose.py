@@ -62,7 +62,7 @@ def arithmetic(bits: int) -> MPIntervalContext:
     True
     """
     context = MPIntervalContext()
-    context.prec = validate.integer("bits", bits, least=16)
+    context.prec = validate.integer("bits", bits, least=16, most=10**6)
     return context
 
 
@@ -121,10 +121,10 @@ def over(
     context = arithmetic(bits)
     if not sides:
         raise ValueError("sides: got none, needs at least one pair of numbers")
-    counts = [pieces] * len(sides) if np.ndim(pieces) == 0 else list(pieces)
+    counts = list(pieces) if isinstance(pieces, (list, tuple, np.ndarray)) else [pieces] * len(sides)
     if len(counts) != len(sides):
         raise ValueError(f"pieces: got {len(counts)} of them, needs one number, or one for each of {len(sides)} sides")
-    cuts = [_cut(context, side, validate.integer("pieces", n, least=1)) for side, n in zip(sides, counts)]
+    cuts = [_cut(context, side, validate.integer("pieces", n, least=1, most=10**7)) for side, n in zip(sides, counts)]
     lows, highs = [], []
     for piece in product(*cuts):
         low, high = ends(context.convert(function(context, *piece)))
@@ -179,7 +179,7 @@ def below(
     context = arithmetic(bits)
     if not sides:
         raise ValueError("sides: got none, needs at least one pair of numbers")
-    limit, most = float(validate.real("bound", bound)), validate.integer("most", most, least=1)
+    limit, most = validate.number("bound", bound), validate.integer("most", most, least=1)
     whole = [tuple(ends(_cut(context, side, 1)[0])) for side in sides]
     waiting, done, least, largest = [whole], 0, np.inf, -np.inf
     while waiting:

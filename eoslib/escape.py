@@ -17,6 +17,8 @@ from scipy.special import gammaln
 
 from . import validate
 
+_LOG_TWO = float(np.log(2))
+
 
 def escape_time(target: ArrayLike, depth: int, scale: ArrayLike, *, start: str = "unbalanced") -> np.ndarray:
     r"""Flow time from the start to half the target, to leading order in a small scale.
@@ -58,12 +60,15 @@ def escape_time(target: ArrayLike, depth: int, scale: ArrayLike, *, start: str =
     20000.0
     """
     m, depth, alpha = _checked(target, depth, scale, start)
-    if depth == 2:
-        return np.log((4 if start == "unbalanced" else 1) * m / alpha**2) / (2 * m)
-    if start == "balanced":
-        return alpha ** (2.0 - depth) / ((depth - 2) * m)
-    constant = np.sqrt(np.pi) / 2 * np.exp(gammaln(depth / 2 - 1) - gammaln((depth - 1) / 2))
-    return constant * alpha ** (2.0 - depth) / m
+    with np.errstate(over="ignore"):
+        if depth == 2:
+            time = (np.log((4 if start == "unbalanced" else 1) * m) - 2 * np.log(alpha)) / (2 * m)
+        elif start == "balanced":
+            time = alpha ** (2.0 - depth) / ((depth - 2) * m)
+        else:
+            constant = np.sqrt(np.pi) / 2 * np.exp(gammaln(depth / 2 - 1) - gammaln((depth - 1) / 2))
+            time = constant * alpha ** (2.0 - depth) / m
+        return validate.representable("scale, depth", (scale, depth), time)
 
 
 def time_to_reach(fraction: ArrayLike, target: ArrayLike, depth: int, scale: ArrayLike) -> np.ndarray:
@@ -97,19 +102,27 @@ def time_to_reach(fraction: ArrayLike, target: ArrayLike, depth: int, scale: Arr
     True
     """
     m, depth, alpha = _checked(target, depth, scale, "unbalanced", single=True)
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction: got {fraction!r}, needs a number between 0 and 1")
+    share = validate.number("fraction", fraction)
+    if not 0 < share < 1:
+        raise ValueError(f"fraction: got {validate.short(fraction)}, needs a number between 0 and 1")
+    relative = alpha / m ** (1 / depth)  # in units of the target: the time is m^(2/L - 2) times that of m = 1
 
-    def product(u):
-        return alpha**depth * np.cosh(u) ** (depth - 1) * np.sinh(u)
+    def log_product(u):
+        return depth * np.log(relative) + (depth - 1) * np.logaddexp(u, -u) + u + np.log(-np.expm1(-2 * u)) - depth * _LOG_TWO
 
-    end = brentq(lambda u: product(u) - fraction * m, 0.0, np.log(4 * m ** (1 / depth) / alpha) + 1, xtol=1e-14)
-    pieces = np.linspace(0.0, end, 9)
-    parts = [
-        quad(lambda u: np.cosh(u) ** (2 - depth) / (m - product(u)), low, high, epsabs=0, epsrel=1e-10)[0]
-        for low, high in pairwise(pieces)
-    ]
-    return sum(parts) * alpha ** (2 - depth)
+    end = brentq(lambda u: log_product(u) - np.log(share), 1e-300, np.log(4 / relative) + 1, xtol=1e-14)
+    marks = np.linspace(0.0, end, 9)
+    marks[0] = 0.0
+    total = 0.0
+    for low, high in pairwise(marks):
+        rate = lambda u: np.cosh(u) ** (2.0 - depth) / -np.expm1(log_product(u)) if u else 1.0
+        value, error = quad(rate, low, high, epsabs=0, epsrel=1e-10, full_output=1)[:2]
+        if not error <= 1e-8 * (total + value):
+            raise ArithmeticError(f"time to reach: the integral is known to {error:.1e} only, beside {total + value:.1e}")
+        total += value
+    with np.errstate(over="ignore", invalid="ignore"):
+        time = total * np.float64(relative) ** (2 - depth) * np.float64(m) ** (2 / depth - 2)
+    return validate.representable("scale, depth", (scale, depth), time)
 
 
 def leave_saddle(
@@ -147,11 +160,12 @@ def leave_saddle(
     0.0001
     """
     m, depth, alpha = _checked(target, depth, scale, "unbalanced", single=True)
-    rate = float(validate.positive("learning_rate", learning_rate))
+    rate = validate.number("learning_rate", learning_rate, sign="> 0")
     remaining = validate.integer("remaining", remaining, least=1)
     a = alpha
     if depth > 2:
-        a = max(a, min(((depth - 2) * rate * m * remaining) ** (-1 / (depth - 2)), m ** (1 / depth) / 2))
+        log_near = -(np.log(depth - 2) + np.log(rate) + np.log(m) + np.log(remaining)) / (depth - 2)
+        a = max(a, np.exp(min(log_near, np.log(m) / depth - _LOG_TWO)))
     W = np.full((depth, 1, 1), a)
     W[-1] = np.sqrt((a - alpha) * (a + alpha))
     return W
@@ -159,14 +173,18 @@ def leave_saddle(
 
 def _checked(target, depth, scale, start, single=False):
     m = validate.positive("target", target)
-    depth = validate.integer("depth", depth, least=2)
+    depth = validate.integer("depth", depth, least=2, most=10**6)
     alpha = validate.positive("scale", scale)
-    if start not in ("unbalanced", "balanced"):
-        raise ValueError(f'start: got {start!r}, needs "unbalanced" or "balanced"')
+    start = validate.choice("start", start, ("unbalanced", "balanced"))
     if single and (m.ndim or alpha.ndim):
         raise ValueError(f"{'target' if m.ndim else 'scale'}: got shape {m.shape or alpha.shape}, needs one number")
-    if np.any(alpha >= m ** (1 / depth)):
+    try:
+        small = alpha < m ** (1 / depth)
+    except ValueError:
+        raise ValueError(f"scale: got shape {alpha.shape}, needs one that broadcasts with target's {m.shape}") from None
+    if not np.all(small):
         raise ValueError(
-            f"scale: got {scale!r}, needs less than target ** (1 / depth), else there is no saddle to leave"
+            f"scale: got {validate.short(scale)} with target {validate.short(target)}, needs less than "
+            "target ** (1 / depth), else there is no saddle to leave"
         )
     return (float(m), depth, float(alpha)) if single else (m, depth, alpha)

@@ -38,7 +38,7 @@ def dense(W: np.ndarray, M: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        On wrong shapes or entries that are not finite.
+        On wrong shapes, entries that are not finite, or a Hessian beyond the floating range.
 
     Examples
     --------
@@ -48,6 +48,12 @@ def dense(W: np.ndarray, M: np.ndarray) -> np.ndarray:
     [[4.0, 11.0], [11.0, 9.0]]
     """
     W, M = validate.weights(W, M, numpy_only=True)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return validate.representable("W", W, _dense(W, M))
+
+
+def _dense(W, M):
+    """See `dense`."""
     parts = network.layers(W)
     depth, d = len(parts), W.shape[-1]
     eye = np.broadcast_to(np.eye(d, dtype=W.dtype), parts[0].shape)
@@ -115,15 +121,15 @@ def sharpness(
     k = validate.integer("k", k, least=1)
     if k > size:
         raise ValueError(f"k: got {k}, needs at most the number of parameters, {size}")
-    tolerance = float(validate.positive("tolerance", tolerance, zero=True))
-    sign = -1.0 if smallest else 1.0
+    tolerance = validate.number("tolerance", tolerance, sign=">= 0")
+    sign = -1.0 if validate.flag("smallest", smallest) else 1.0
     flat, M = np.asarray(W, float).reshape((-1,) + W.shape[-3:]), np.asarray(M, float)
     with np.errstate(over="ignore", invalid="ignore"):
         probe = network.curvature(network.layers(flat), M, network.layers(np.ones_like(flat)))
     if not all(np.isfinite(part).all() for part in probe):
         raise ValueError("W: got entries so large that the Hessian overflows")
     if size <= max(DENSE_LIMIT, 4 * k):
-        values = np.linalg.eigvalsh(sign * dense(flat, M))[:, : -k - 1 : -1]
+        values = _eigenvalues(sign * dense(flat, M), k)
     else:
         chunk = max(1, KRYLOV_BYTES // (size * 8 * 2 * max(24, 6 * k)))
         chunks = [flat[i : i + chunk] for i in range(0, len(flat), chunk)]
@@ -137,6 +143,7 @@ def _krylov(W, M, k, sign, tolerance):
     n, depth, d, _ = W.shape
     size = depth * d * d
     parts = [part[:, None] for part in network.layers(W)]
+    unit = None  # the size of each Hessian, so that squares of its entries stay in range
     limit = min(size // k, KRYLOV_LIMIT)
     check = min(limit, 12)  # the next size at which the residual is looked at
     basis, image = np.empty((2, n, check * k, size))  # orthonormal rows, and sign * Hessian times each
@@ -148,8 +155,13 @@ def _krylov(W, M, k, sign, tolerance):
                 np.concatenate([a, np.empty((n, min(check, limit) * k - done, size))], axis=1) for a in (basis, image)
             )
         basis[:, done:new] = block = _orthonormal_to(basis[:, :done], block)
-        out = network.curvature(parts, M, network.layers(block.reshape(-1, k, depth, d, d)))
-        image[:, done:new] = block = sign * np.stack(out, axis=-3).reshape(n, k, size)
+        with np.errstate(over="ignore", invalid="ignore"):
+            out = network.curvature(parts, M, network.layers(block.reshape(-1, k, depth, d, d)))
+        block = sign * np.stack(out, axis=-3).reshape(n, k, size)
+        if unit is None:
+            unit = np.abs(block).max(axis=(-2, -1), keepdims=True)
+            unit = np.where(unit > 0, unit, 1.0)
+        image[:, done:new] = block = validate.representable("W", W, block) / unit
         if count == check:
             check = min(limit, count + max(4, count // 3))
             Q, HQ = basis[:, :new], image[:, :new]
@@ -158,12 +170,19 @@ def _krylov(W, M, k, sign, tolerance):
             theta, Y = theta[:, : -k - 1 : -1], Y[..., : -k - 1 : -1].mT
             residual = np.linalg.norm(Y @ HQ - theta[..., None] * (Y @ Q), axis=-1).max(axis=-1)
             if np.all(residual <= tolerance * np.abs(theta).max(axis=-1)):
-                return theta
+                return theta * unit[..., 0]
     if size <= 3000:
-        return np.linalg.eigvalsh(sign * dense(W, M))[:, : -k - 1 : -1]
+        return _eigenvalues(sign * dense(W, M), k)
     raise RuntimeError(
         f"sharpness: relative residual {residual.max():.1e} after {limit} Krylov blocks, needs {tolerance:.1e}"
     )
+
+
+def _eigenvalues(H, k):
+    """The k largest eigenvalues of symmetric matrices (n, size, size), which may be as small or large as floats go."""
+    unit = np.abs(H).max(axis=(-2, -1), keepdims=True)
+    unit = np.where(unit > 0, unit, 1.0)
+    return np.linalg.eigvalsh(H / unit)[:, : -k - 1 : -1] * unit[..., 0]
 
 
 def _orthonormal_to(basis, block):
@@ -245,18 +264,22 @@ def spectrum_at_minimum(
     ([8.0, 5.0, 4.25, 4.0, 2.0, 1.25, 1.0, 0.25, 0.0], [1, 2, 1, 1, 1, 1, 1, 1, 9])
     """
     sigma = validate.positive("singular_values", singular_values)
-    depth = validate.integer("depth", depth, least=1)
-    width = validate.integer("width", width, least=1)
-    alpha = validate.positive("scale", scale)
-    if alpha.ndim:
-        raise ValueError(f"scale: got {scale!r}, needs one number")
+    depth = validate.integer("depth", depth, least=1, most=100_000)  # sums of so many powers
+    width = validate.integer("width", width, least=1, most=10**6)  # so that multiplicities are exact
+    alpha = validate.number("scale", scale, sign="> 0")
     if sigma.ndim != 1 or not 1 <= sigma.size <= width:
         raise ValueError(f"singular_values: got shape {sigma.shape}, needs 1 to width = {width} numbers")
-    if init not in ("unbalanced", "orthogonal", "balanced"):
+    if not isinstance(init, str) or init not in ("unbalanced", "orthogonal", "balanced"):
         raise ValueError(
-            f'init: got {init!r}, needs "unbalanced", "orthogonal" or "balanced": '
+            f'init: got {validate.short(init)}, needs "unbalanced", "orthogonal" or "balanced": '
             "from other starts the layers do not align, or align at values that have no closed form"
         )
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _spectrum_at_minimum(sigma.astype(float), depth, width, alpha, init)
+
+
+def _spectrum_at_minimum(sigma, depth, width, alpha, init):
+    """See `spectrum_at_minimum`."""
     rest = width - sigma.size
     squares = sigma ** (2 / depth)
     first, second = np.triu_indices(sigma.size)
@@ -266,6 +289,7 @@ def spectrum_at_minimum(
     both = 1.0 if depth == 1 else 0.0 if init == "balanced" else float(alpha) ** (2 * depth - 2)
     values = np.concatenate([modes, left, right, [both, 0.0]])
     counts = [np.where(first == second, 1, 2), np.full(2 * sigma.size, rest), [rest**2, (depth - 1) * width**2]]
+    validate.representable("singular_values, scale", (sigma, alpha), values)
     values, where = np.unique(values, return_inverse=True)
     multiplicities = np.bincount(where, weights=np.concatenate(counts)).astype(int)
     present = multiplicities > 0
@@ -312,6 +336,13 @@ def spectrum_aligned(layer_singular_values: ArrayLike, target_singular_values: A
     depth, width = s.shape[-2:]
     if target.ndim != 1 or target.size > width:
         raise ValueError(f"target_singular_values: got shape {target.shape}, needs at most d = {width} numbers")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return validate.representable("layer_singular_values", s, _spectrum_aligned(s, target))
+
+
+def _spectrum_aligned(s, target):
+    """See `spectrum_aligned`."""
+    depth, width = s.shape[-2:]
     below, above, between = _products_of_layers(s)
     residual = s.prod(axis=-2) - np.pad(target, (0, width - target.size))
     i, j = np.triu_indices(width, 1)
@@ -328,6 +359,7 @@ def spectrum_aligned(layer_singular_values: ArrayLike, target_singular_values: A
             H[..., 0, high, 1, low, :] = edge[..., i] * middle[..., j]
             H[..., 0, low, 1, high, :] = edge[..., j] * middle[..., i]
     H[..., 1, :, 0, :, :] = np.swapaxes(H[..., 0, :, 1, :, :], -3, -2)
+    validate.representable("layer_singular_values", s, H)
     pairs = np.linalg.eigvalsh(np.moveaxis(H.reshape(s.shape[:-2] + (2 * depth, 2 * depth, i.size)), -1, -3))
     own = below * above
     D = own[..., :, None, :] * own[..., None, :, :]
@@ -335,6 +367,7 @@ def spectrum_aligned(layer_singular_values: ArrayLike, target_singular_values: A
         for high in range(low + 1, depth):
             D[..., high, low, :] += residual * above[..., high, :] * below[..., low, :] * between[low, high]
             D[..., low, high, :] = D[..., high, low, :]
+    validate.representable("layer_singular_values", s, D)
     selves = np.linalg.eigvalsh(np.moveaxis(D, -1, -3))
     flat = s.shape[:-2] + (-1,)
     return np.sort(np.concatenate([selves.reshape(flat), pairs.reshape(flat)], axis=-1), axis=-1)[..., ::-1]

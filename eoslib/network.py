@@ -69,8 +69,10 @@ def target(
     """
     values = validate.positive("singular_values", singular_values)
     width = validate.integer("width", width, least=1)
+    symmetric, diagonal = validate.flag("symmetric", symmetric), validate.flag("diagonal", diagonal)
     if values.ndim != 1 or values.size == 0 or np.any(np.diff(values) > 0):
         raise ValueError(f"singular_values: got {singular_values!r}, needs a non-empty, non-increasing list")
+    validate.storable("width", (width, width))
     if values.size > width:
         raise ValueError(f"singular_values: got {values.size} of them, needs at most width = {width}")
     if diagonal:
@@ -117,22 +119,25 @@ def initialise(
     Raises
     ------
     ValueError
-        On an unknown name, a depth or width below 1, a scale that is not positive, or a missing `rng`.
+        On an unknown name, a depth or width below 1, a missing `rng`, or a scale that is not positive or is zero or
+        infinite in `dtype`.
 
     Examples
     --------
     >>> initialise("unbalanced", depth=2, width=2, scale=0.1).tolist()
     [[[0.1, 0.0], [0.0, 0.1]], [[0.0, 0.0], [0.0, 0.0]]]
     """
-    if not isinstance(start, str) or start not in STARTS:
-        raise ValueError(f"start: got {start!r}, needs one of {', '.join(STARTS)}")
+    start = validate.choice("start", start, STARTS)
     depth = validate.integer("depth", depth, least=1)
     width = validate.integer("width", width, least=1)
-    alpha = validate.positive("scale", scale)
-    if alpha.ndim:
-        raise ValueError(f"scale: got {scale!r}, needs one number")
-    if not np.issubdtype(dtype, np.floating):
-        raise ValueError(f"dtype: got {dtype!r}, needs a floating dtype")
+    validate.storable("depth, width", (depth, width, width))
+    alpha = validate.number("scale", scale, sign="> 0")
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype.kind != "f":
+        raise ValueError(f"dtype: got {dtype}, needs a floating dtype")
     if start in ("balanced", "unbalanced"):
         W = np.broadcast_to(np.eye(width), (depth, width, width))
     else:
@@ -143,7 +148,10 @@ def initialise(
                 for _ in range(depth)
             ]
         )
-    W = (alpha * W).astype(dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        W = (alpha * W).astype(dtype)
+        if dtype.type(alpha) == 0 or not np.isfinite(W).all():
+            raise ValueError(f"scale: got {scale!r}, which is not a positive finite number in {dtype}")
     if start != "balanced":
         W[-1] = 0
     return W
@@ -160,13 +168,19 @@ def product(W: Array) -> Array:
     -------
     (..., d, d) array
 
+    Raises
+    ------
+    ValueError
+        On a wrong shape, entries that are not finite, or a result beyond the floating range.
+
     Examples
     --------
     >>> product(2 * np.broadcast_to(np.eye(2), (3, 2, 2))).tolist()
     [[8.0, 0.0], [0.0, 8.0]]
     """
     (W,) = validate.weights(W)
-    return prefixes(layers(W))[-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return validate.representable("W", W, prefixes(layers(W))[-1])
 
 
 def loss(W: Array, M: Array) -> Array:
@@ -181,14 +195,20 @@ def loss(W: Array, M: Array) -> Array:
     -------
     (...) array
 
+    Raises
+    ------
+    ValueError
+        On a wrong shape, entries that are not finite, or a result beyond the floating range.
+
     Examples
     --------
     >>> float(loss(np.ones((2, 1, 1)), np.array([[3.0]])))
     2.0
     """
     W, M = validate.weights(W, M)
-    R = prefixes(layers(W))[-1] - M
-    return (R * R).sum((-2, -1)) / 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        R = prefixes(layers(W))[-1] - M
+        return validate.representable("W", W, (R * R).sum((-2, -1)) / 2)
 
 
 def gradient(W: Array, M: Array) -> Array:
@@ -206,6 +226,11 @@ def gradient(W: Array, M: Array) -> Array:
     -------
     (..., L, d, d) array
 
+    Raises
+    ------
+    ValueError
+        On a wrong shape, entries that are not finite, or a result beyond the floating range.
+
     Examples
     --------
     >>> gradient(np.full((2, 1, 1), 2.0), np.array([[3.0]])).ravel().tolist()
@@ -213,7 +238,8 @@ def gradient(W: Array, M: Array) -> Array:
     """
     W, M = validate.weights(W, M)
     parts = layers(W)
-    return _stack(sweep_back(parts, P := prefixes(parts), P[-1] - M), W)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return validate.representable("W", W, _stack(sweep_back(parts, P := prefixes(parts), P[-1] - M), W))
 
 
 def hessian_vector_product(W: Array, M: Array, V: Array) -> Array:
@@ -229,6 +255,11 @@ def hessian_vector_product(W: Array, M: Array, V: Array) -> Array:
     -------
     (..., L, d, d) array
 
+    Raises
+    ------
+    ValueError
+        On a wrong shape, entries that are not finite, or a result beyond the floating range.
+
     Examples
     --------
     At a global minimum with one mode the Hessian is :math:`\sigma^{2-2/L}` times the matrix of ones:
@@ -238,7 +269,8 @@ def hessian_vector_product(W: Array, M: Array, V: Array) -> Array:
     [8.0, 8.0]
     """
     W, M, V = validate.weights(W, M, V=V)
-    return _stack(curvature(layers(W), M, layers(V)), W)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return validate.representable("W, V", W, _stack(curvature(layers(W), M, layers(V)), W))
 
 
 def layers(W: Array) -> list:

@@ -14,6 +14,8 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 
+from . import validate
+
 # Okabe and Ito's colours, which colour-blind readers can tell apart; black is kept for text and thresholds.
 COLOURS = {
     "blue": "#0072B2",
@@ -107,8 +109,8 @@ def threshold(
     'two'
     >>> plt.close(figure)
     """
-    if along not in ("x", "y"):
-        raise ValueError(f'along: got {along!r}, needs "x" or "y"')
+    value, where = validate.number("value", value), validate.number("where", where)
+    along = validate.choice("along", along, ("x", "y"))
     horizontal = along == "x"
     (axis.axhline if horizontal else axis.axvline)(
         value, color=colour, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1.5
@@ -157,7 +159,14 @@ def ruler(axis: Axes, marks: dict, ends: tuple[float, float], *, spans: Sequence
     ['edge 2', 'period four 2.489', 'two values']
     >>> plt.close(figure)
     """
-    if not marks or not all(ends[0] <= value <= ends[1] for value in marks.values()):
+    both = validate.real("ends", ends)
+    if both.shape != (2,) or not both[0] < both[1]:
+        raise ValueError(f"ends: got {validate.short(ends)}, needs two increasing numbers")
+    ends = (float(both[0]), float(both[1]))
+    if not isinstance(marks, dict) or not marks:
+        raise ValueError(f"marks: got {validate.short(marks)}, needs a dict of at least one number")
+    marks = {name: validate.number(f"marks[{name!r}]", value) for name, value in marks.items()}
+    if not all(ends[0] <= value <= ends[1] for value in marks.values()):
         raise ValueError(f"marks: got {marks}, needs at least one, all between {ends[0]} and {ends[1]}")
     size, row_height = 9, 0.55
     # width of a name in units of the axis: a character is about half as wide as the letters are high
@@ -219,14 +228,12 @@ def download(name: str, columns: dict, *, digits: int = 6) -> Download:
     >>> download("fig-example", {"step": [0, 1], "loss": [2.0, 0.5]})
     fig-example.csv (2 rows)
     """
-    if not name.startswith("fig-"):
-        raise ValueError(f'name: got {name!r}, needs a name that begins with "fig-"')
-    arrays = {key: np.asarray(column) for key, column in columns.items()}
-    for key, array in arrays.items():
-        if array.ndim != 1:
-            raise ValueError(f"columns[{key!r}]: got shape {array.shape}, needs one dimension")
-        if array.size == 0 or (array.dtype.kind == "f" and np.isinf(array).any()):
-            raise ValueError(f"columns[{key!r}]: got {'no' if array.size == 0 else 'infinite'} numbers, needs what the figure draws")
+    if not isinstance(name, str) or not name.startswith("fig-"):
+        raise ValueError(f'name: got {validate.short(name)}, needs a name that begins with "fig-"')
+    if not isinstance(columns, dict) or not columns:
+        raise ValueError(f"columns: got {validate.short(columns)}, needs a dict of at least one column")
+    digits = validate.integer("digits", digits, least=1, most=17)
+    arrays = {key: _column(key, column) for key, column in columns.items()}
     rows = max((a.size for a in arrays.values()), default=0)
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -234,6 +241,22 @@ def download(name: str, columns: dict, *, digits: int = 6) -> Download:
     for i in range(rows):
         writer.writerow([_cell(a[i], digits) if i < a.size else "" for a in arrays.values()])
     return Download(name, stream.getvalue(), rows)
+
+
+def _column(key, column):
+    """A column as an array of words or of numbers, none of them infinite; NaN stands for an empty cell."""
+    name = f"columns[{key!r}]"
+    try:
+        array = np.asarray(column)
+    except ValueError:  # a ragged list
+        array = np.asarray(None)
+    if array.dtype.kind not in "SUbiuf" or isinstance(column, np.ma.MaskedArray):
+        raise ValueError(f"{name}: got {validate.short(column)}, needs numbers or words")
+    if array.ndim != 1:
+        raise ValueError(f"{name}: got shape {array.shape}, needs one dimension")
+    if array.size == 0 or (array.dtype.kind == "f" and np.isinf(array).any()):
+        raise ValueError(f"{name}: got {'no' if array.size == 0 else 'infinite'} numbers, needs what the figure draws")
+    return array
 
 
 def _cell(value, digits):

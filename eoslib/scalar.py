@@ -49,7 +49,9 @@ def _checked(check, name, value):
 def _finite(array, name, value, what):
     """Return the array unless a number in it overflowed."""
     if not np.all(np.isfinite(array)):
-        raise ValueError(f"{name}: got {value}, needs numbers for which {what} is within the range of its floats")
+        raise ValueError(
+            f"{name}: got {value}, needs numbers for which {what} is within the range of its floats, at this depth"
+        )
     return _plain(array)
 
 
@@ -309,7 +311,7 @@ def _reject_past_divergence(q, depth, learning_rate, what):
     limit = window(depth).divergence
     if np.any(q >= limit):
         raise ValueError(
-            f"learning_rate: got {learning_rate!r}, so eta S = {np.max(q):.6g}, which is past divergence; "
+            f"learning_rate: got {learning_rate!r}, so eta S = {np.max(q):.6g} with this target, which is past divergence; "
             f"{what} at depth {depth} needs eta S < {limit:.6g}"
         )
 
@@ -366,7 +368,9 @@ def two_cycle(target: float, depth: int, learning_rate: float) -> TwoCycle:
     """
     q = np.asarray(relative_rate(target, depth, learning_rate))
     if np.any(q <= 2):
-        raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}, a positive two-cycle needs eta S > 2")
+        raise ValueError(
+            f"learning_rate: got {learning_rate!r}, so eta S = {q} with this target, a positive two-cycle needs eta S > 2"
+        )
     _reject_past_divergence(q, depth, learning_rate, "a two-cycle amid bounded orbits")
     t = branch_parameter(q, depth)
     _, low, high = branch(t, depth)

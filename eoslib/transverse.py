@@ -211,7 +211,7 @@ def floquet_matrix(
     >>> floquet_matrix((1.0, 0.8), 2, 1.1, 1).shape
     (2, 2)
     """
-    m = _pair(singular_values, pair)
+    m, learning_rate = _pair(singular_values, pair), validate.number("learning_rate", learning_rate, sign="> 0")
     (a, a_next), (b, b_next) = _states(m, depth, learning_rate, phase)
     one, two = (
         np.eye(depth) - learning_rate * sector_hessian(x, y, m, depth, sign) for x, y in ((a, b), (a_next, b_next))
@@ -319,7 +319,7 @@ def pair_eigenvalue(singular_values: ArrayLike, depth: int, *, pair: tuple[int, 
     >>> pair_eigenvalue((4.0, 1.0), 2)
     5.0
     """
-    depth = validate.integer("depth", depth, least=2)
+    depth = validate.integer("depth", depth, least=2, most=10**6)
     one, two = _pair(singular_values, pair)
     n = np.arange(depth)
     return float(np.sum(one ** (2 * (depth - 1 - n) / depth) * two ** (2 * n / depth)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,13 @@ import numpy as np
 _ABSENT = object()
 
 
-def integer(name: str, value: Any, *, least: int) -> int:
-    """Return `value` as an ``int`` that is at least `least`.
+def integer(name: str, value: Any, *, least: int, most: int | None = None) -> int:
+    """Return `value` as an ``int`` that is at least `least`, and at most `most` (2^53 unless another bound is given).
 
     Raises
     ------
     ValueError
-        If `value` is no integer or is too small.
+        If `value` is no integer or is out of range.
 
     Examples
     --------
@@ -31,9 +33,76 @@ def integer(name: str, value: Any, *, least: int) -> int:
         number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
         number = None
-    if number is None or number < least:
-        raise ValueError(f"{name}: got {value!r}, needs an integer >= {least}")
+    if number is None or number < least or number > (2**53 if most is None else most):
+        most = 2**53 if most is None and number is not None and number > least else most  # exact as a float
+        need = f">= {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}: got {short(value)}, needs an integer {need}")
     return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return `value` if it is ``True`` or ``False``; a word such as "no" is true for Python.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> flag("signed", "no")
+    Traceback (most recent call last):
+    ...
+    ValueError: signed: got 'no', needs True or False
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}: got {short(value)}, needs True or False")
+    return bool(value)
+
+
+def choice(name: str, value: Any, options: Sequence[str]) -> str:
+    """Return `value` if it is one of the words `options`.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+
+    Examples
+    --------
+    >>> choice("along", "z", ("x", "y"))
+    Traceback (most recent call last):
+    ...
+    ValueError: along: got 'z', needs "x" or "y"
+    """
+    if not isinstance(value, str) or value not in options:
+        words = [f'"{option}"' for option in options]
+        raise ValueError(f"{name}: got {short(value)}, needs {', '.join(words[:-1])} or {words[-1]}")
+    return value
+
+
+def number(name: str, value: Any, *, sign: str = "") -> float:
+    """Return one finite real number as a ``float``; `sign` may ask for ``"> 0"`` or ``">= 0"``.
+
+    Raises
+    ------
+    ValueError
+        If `value` is an array, not real, not finite, or not of that sign.
+
+    Examples
+    --------
+    >>> number("rtol", 1e-3, sign="> 0")
+    0.001
+    >>> number("rtol", [1e-3])
+    Traceback (most recent call last):
+    ...
+    ValueError: rtol: got [0.001], needs one finite real number
+    """
+    need = f"needs one finite real number{' ' if sign else ''}{sign}"
+    array = real(name, value, need=need)
+    if array.ndim or (sign == "> 0" and array <= 0) or (sign == ">= 0" and array < 0):
+        raise ValueError(f"{name}: got {short(value)}, {need}")
+    return float(array)
 
 
 def positive(name: str, value: Any, *, zero: bool = False) -> np.ndarray:
@@ -56,7 +125,7 @@ def positive(name: str, value: Any, *, zero: bool = False) -> np.ndarray:
     need = f"needs finite numbers {'>=' if zero else '>'} 0"
     array = real(name, value, need=need)
     if not np.all(array >= 0 if zero else array > 0):
-        raise ValueError(f"{name}: got {value!r}, {need}")
+        raise ValueError(f"{name}: got {short(value)}, {need}")
     return array
 
 
@@ -66,19 +135,21 @@ def real(name: str, value: Any, *, need: str = "needs finite real numbers") -> n
     Raises
     ------
     ValueError
-        If `value` is not numeric or has an entry that is not finite.
+        If `value` is not numeric, is masked or has an entry that is not finite.
 
     Examples
     --------
     >>> real("x", [1, 2]).dtype
     dtype('float64')
     """
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"{name}: got a masked array, {need}: fill or drop what is masked")
     try:
         array = np.asarray(value)
-    except (ValueError, TypeError):  # ragged lists, tensors on a device
+    except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors on a device or with a gradient
         array = np.asarray(None)
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: got {value!r}, {need}")
+        raise ValueError(f"{name}: got {short(value)}, {need}")
     if array.dtype.kind != "f":
         array = array.astype(float)
     if not np.all(np.isfinite(array)):
@@ -88,8 +159,8 @@ def real(name: str, value: Any, *, need: str = "needs finite real numbers") -> n
     return array
 
 
-def representable(name: str, value: Any, result: np.ndarray) -> np.ndarray:
-    """Return `result`, computed from finite `value`, if it is finite too.
+def representable(name: str, value: Any, result: Any) -> Any:
+    """Return `result`, an array or tensor computed from finite `value`, if it is finite too.
 
     Raises
     ------
@@ -103,9 +174,34 @@ def representable(name: str, value: Any, result: np.ndarray) -> np.ndarray:
     ...
     ValueError: x: got 1e+200, needs numbers whose result is within the floating range
     """
-    if not np.all(np.isfinite(result)):
+    if _is_tensor(result):
+        finite = bool(result.isfinite().all())
+    elif getattr(result, "dtype", None) == object:
+        finite = all(x - x == 0 for x in np.ravel(result))
+    else:
+        finite = np.all(np.isfinite(result))
+    if not finite:
         raise ValueError(f"{name}: got {short(value)}, needs numbers whose result is within the floating range")
     return result
+
+
+def storable(name: str, shape: Sequence[int]) -> None:
+    """Refuse an array of more than 2^32 numbers (32 GiB).
+
+    Raises
+    ------
+    ValueError
+        If `shape` has more.
+
+    Examples
+    --------
+    >>> storable("depth, width", (10**12, 2))
+    Traceback (most recent call last):
+    ...
+    ValueError: depth, width: got an array of shape (1000000000000, 2), needs one of at most 2^32 numbers
+    """
+    if math.prod(shape) > 2**32:
+        raise ValueError(f"{name}: got an array of shape {tuple(shape)}, needs one of at most 2^32 numbers")
 
 
 def short(value: Any) -> str:
@@ -118,7 +214,10 @@ def short(value: Any) -> str:
     """
     if isinstance(value, np.ndarray) and value.size > 4:
         return f"{value.dtype} array of shape {value.shape}"
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a foreign object's own fault; the message shall come through
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -180,7 +279,7 @@ def generator(rng: Any, why: str) -> np.random.Generator:
     ValueError: rng: got None, needs a numpy.random.Generator for a random target
     """
     if not isinstance(rng, np.random.Generator):
-        raise ValueError(f"rng: got {rng!r}, needs a numpy.random.Generator for {why}")
+        raise ValueError(f"rng: got {short(rng)}, needs a numpy.random.Generator for {why}")
     return rng
 
 
@@ -195,10 +294,10 @@ def _array(name, value):
         if not bool(value.isfinite().all()):
             raise ValueError(f"{name}: got entries that are not finite, needs finite numbers")
         return value
-    if isinstance(value, np.ndarray) and value.dtype == object:
+    if isinstance(value, np.ndarray) and value.dtype == object and not isinstance(value, np.ma.MaskedArray):
         try:
-            finite = all(x - x == 0 for x in value.ravel())
-        except TypeError:
+            finite = all(bool(x - x == 0) for x in value.ravel())
+        except (TypeError, ValueError, ArithmeticError):
             finite = False
         if not finite:
             raise ValueError(f"{name}: got objects that are not finite numbers, needs finite numbers")

@@ -192,3 +192,50 @@ def test_batches_give_what_single_networks_give():
 def test_bad_input_is_named(call, word):
     with pytest.raises(ValueError, match=word):
         call()
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-120, 1.0, 1e120])
+def test_small_and_large_layers_have_the_same_vectors(size):
+    rng = np.random.default_rng(3)
+    W = rng.standard_normal((2, 3, 3))
+    W[1] = W[0] + 1e-4 * rng.standard_normal((3, 3))
+    C = alignment.imbalance(W)
+    plain = alignment.distance_from_imbalance(W, C, 2)
+    if size > 1e-150:  # the imbalance, a square, must itself be in range
+        scaled = alignment.distance_from_imbalance(size * W, size * (size * C), 2)
+        np.testing.assert_allclose(scaled, plain, rtol=1e-12)
+    np.testing.assert_allclose(alignment.subspace_distance(size * W, 2), alignment.subspace_distance(W, 2), atol=1e-14)
+    velocity = rng.standard_normal((3, 3))
+    (_, s, _), (dU, ds, _) = alignment.singular_vector_velocity(size * W[0], size * velocity)
+    (_, s1, _), (dU1, ds1, _) = alignment.singular_vector_velocity(W[0], velocity)
+    np.testing.assert_allclose(s / size, s1, rtol=1e-14)
+    np.testing.assert_allclose(ds / size, ds1, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(np.abs(dU), np.abs(dU1), rtol=1e-10, atol=1e-12)
+
+
+def test_commutator_of_small_layers_is_no_zero():
+    shear = np.array([[1.0, 1.0], [0.0, 1.0]])
+    W = 1e-60 * np.stack([shear, np.diag([2.0, 1.0])])
+    np.testing.assert_allclose(alignment.commutator(W), 1e-240 * alignment.commutator(1e60 * W), rtol=1e-12)
+    with pytest.raises(ValueError, match="W: got"):
+        alignment.commutator(1e160 * W)
+
+
+def test_frames_take_float32_and_small_scales():
+    rng = np.random.default_rng(0)
+    W = network.initialise("orthogonal", depth=3, width=20, scale=0.1, rng=rng)
+    exact = alignment.frames(W)
+    np.testing.assert_allclose(alignment.frames(W.astype(np.float32)), exact, atol=1e-5)  # 20 roundings of 1e-7
+    np.testing.assert_allclose(alignment.frames(1e-200 * W), exact, atol=1e-13)
+    with pytest.raises(ValueError, match="layer 1 is not"):
+        alignment.frames(W + 1e-3)
+    with pytest.raises(ValueError, match="R: got a matrix that is not orthogonal"):
+        alignment.rotate(W, 1.001 * exact)
+    with pytest.raises(ValueError, match="left: got a matrix that is not orthogonal"):
+        alignment.coordinates(W, 2 * np.eye(20), np.eye(20))
+
+
+def test_lists_are_taken():
+    W = [[[2.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.003, 1.0]]]
+    C = alignment.imbalance(W)
+    assert np.allclose(alignment.subspace_distance(W, 2), alignment.distance_from_imbalance(W, C, 2), rtol=1e-2)

@@ -261,7 +261,7 @@ def test_frozen_fraction_in_the_limits():
         (lambda: balance.flow_sharpness(1e200, 1.0, 9), "the flow's end is beyond the floating range"),
         (lambda: balance.gaps([[1e200], [1.0]]), "values: got [[1e+200], [1.0]], needs numbers whose result is within"),
         (lambda: balance.gap_factors([[1.0, 1.0], [2.0, 1.0]], [1.0, 1.0], np.ones(3)), "learning_rate: got shape (3,)"),
-        (lambda: balance.flow_sharpness([1.0, 2.0], [1.0, 2.0, 3.0], 3), "scale: got shape (2,), needs one that"),
+        (lambda: balance.flow_sharpness([1.0, 2.0], [1.0, 2.0, 3.0], 3), "scale, target: got shapes (2,), (3,), needs ones that broadcast"),
         (lambda: balance.frozen_fraction(0.1, 1.0, 3, 0.7), "a mode converges only where eta Psi < 2"),
         (lambda: balance.frozen_fraction(0.1, 1.0, 3, -0.7), "learning_rate: got -0.7"),
         (lambda: balance.cycle_factor(0.0), "ratio: got 0.0"),

@@ -72,7 +72,7 @@ def test_divergence_is_reported_and_every_finite_value_is_kept():
         assert np.isinf(run.observed["first"][i, at:]).all() and np.isfinite(run.observed["first"][i, :at]).all()
         assert network.loss(run.weights[i], M) == run.loss[i, at - 1]  # the last state with a finite loss
         with np.errstate(over="ignore", invalid="ignore"):
-            a, b, c = by_hand(W, M, RATES[i], at)
+            a, b, c = by_hand(run.weights[i], M, RATES[i], 1)  # one step: before it the run is chaotic
             assert not np.isfinite(((c @ b @ a - M) ** 2).sum())
     assert np.isfinite(run.weights).all() and run.diverged_at[:3].tolist() == [-1, -1, -1]
 
@@ -198,3 +198,10 @@ BAD = [
 def test_bad_input_is_named(call, argument):
     with pytest.raises(ValueError, match=f"^{argument}: "):
         call(*setting())
+
+
+def test_flow_says_where_it_stopped():
+    W = network.initialise("balanced", depth=3, width=2, scale=0.5)
+    with pytest.raises(RuntimeError, match="gradient flow stopped before time 1"):
+        descent.flow(W, np.diag([1e200, 1.0]), [1.0])
+    assert descent.flow(W, np.diag([2.0, 1.0]), [0.0]).shape == (1, 3, 2, 2)

@@ -180,7 +180,7 @@ def test_rates_and_starts_batch_like_single_runs_and_divergence_is_reported():
         (lambda: diagonal.multipliers((1.0,), 1, 0.1), "depth: got 1"),
         (lambda: diagonal.together(1), "depth: got 1"),
         (lambda: diagonal.most_together((1.0, -1.0), 3), "singular_values: got"),
-        (lambda: diagonal.periods(np.ones((3, 2))), "values: got 3 states"),
+        (lambda: diagonal.periods(np.ones((3, 2))), "values: got shape"),
     ],
 )
 def test_bad_input_is_named(call, word):

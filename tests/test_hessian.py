@@ -158,3 +158,32 @@ BAD = [
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         call()
+
+
+SIZES = [1e-200, 1e-170, 1e-100, 1e-30, 1.0, 1e30, 1e100, 1e150, 1e200]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("width", "depth"), [(2, 3), (6, 3)])
+def test_sharpness_scales_with_the_hessian(size, width, depth):
+    """Layers times kappa and the target times kappa^L multiply the Hessian by kappa^(2L - 2), small or large."""
+    rng = np.random.default_rng(width)
+    W, M = rng.standard_normal((depth, width, width)) / np.sqrt(width), rng.standard_normal((width, width))
+    kappa = size ** (1 / (2 * depth - 2))
+    scaled = hessian.sharpness(kappa * W, kappa**depth * M, k=2)
+    # the residual bound of 1e-8 bounds eigenvalues to its square over the gap; kappa has a few roundings of its own
+    np.testing.assert_allclose(scaled / kappa ** (2 * depth - 2), hessian.sharpness(W, M, k=2), rtol=1e-7)
+    lowest = hessian.sharpness(kappa * W, kappa**depth * M, smallest=True)
+    np.testing.assert_allclose(lowest / kappa ** (2 * depth - 2), hessian.sharpness(W, M, smallest=True), rtol=1e-7)
+
+
+def test_sharpness_of_many_small_layers():
+    """Twelve layers of 1e-14: entries of about 1e-308, whose squares no float holds."""
+    W = np.full((12, 1, 1), 1e-14) * np.eye(3)
+    M = network.product(W)
+    np.testing.assert_allclose(hessian.sharpness(W, M), 12 * 1e-308, rtol=1e-9)
+    assert hessian.sharpness(0 * W, 0 * M) == 0
+    with pytest.raises(ValueError, match="W: got"):
+        hessian.dense(np.full((3, 1, 1), 1e80), np.eye(1))
+    with pytest.raises(ValueError, match="layer_singular_values: got"):
+        hessian.spectrum_aligned(np.full((3, 2), 1e80), (1.0,))

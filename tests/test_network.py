@@ -191,3 +191,29 @@ BAD = [
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match="^" + message.replace("(", r"\(") if message[0] != "a" else message):
         call()
+
+
+@pytest.mark.parametrize(("scale", "dtype"), [(1e-50, np.float32), (1e60, np.float32), (1e-320, np.float16), (7e4, np.float16)])
+def test_a_scale_that_the_dtype_does_not_hold_is_refused(scale, dtype):
+    for start in ("balanced", "unbalanced", "orthogonal", "gaussian"):
+        with pytest.raises(ValueError, match="scale: got .* which is not a positive finite number in float"):
+            network.initialise(start, depth=2, width=2, scale=scale, dtype=dtype, rng=np.random.default_rng(0))
+    assert network.initialise("balanced", depth=2, width=1, scale=1e-44, dtype=np.float32).max() > 0
+
+
+def test_overflow_is_named_and_not_warned_of():
+    W, M = np.full((3, 1, 1), 1e80), np.eye(1)
+    for call in (network.loss, network.gradient):
+        with pytest.raises(ValueError, match="W: got .* needs numbers whose result is within the floating range"):
+            call(np.full((3, 1, 1), 1e120), M)
+    assert np.isfinite(network.product(W)).all()
+    with pytest.raises(ValueError, match="W: got"):
+        network.product(np.full((5, 1, 1), 1e80))
+    with pytest.raises(ValueError, match="W: got"):
+        network.product(torch.full((5, 1, 1), 1e80, dtype=torch.float64))
+
+
+def test_masks_are_refused():
+    hidden = np.ma.masked_array(np.ones((2, 1, 1)), mask=[[[True]], [[False]]])
+    with pytest.raises(ValueError, match="W: got a masked array"):
+        network.product(hidden)
