@@ -89,7 +89,8 @@ def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
     Raises
     ------
     ValueError
-        If ``eta S <= 2``: the flow then ends at the minimum, with variance zero.
+        If ``eta S <= 2``, where the flow ends at the minimum with variance zero, or so large (beyond ``4 L``) that the
+        edge is met where the mode is not the steepest direction.
 
     Examples
     --------
@@ -103,16 +104,14 @@ def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
     if q <= 2:
         raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}, needs eta S > 2")
     n, size = depth, target ** (1 / depth)
-    # on (u_0, 1) the sharpness rises; u_0 is where the along direction stops being the steepest, u^L = 1/2
-    u = (
-        brentq(lambda x: q / n * _curvature(x, 1.0, n) - 2, 0.5 ** (1 / n), 1.0, xtol=1e-15, rtol=1e-15)
-        if (q / n * _curvature(0.5 ** (1 / n), 1.0, n) < 2)
-        else None
-    )
-    if u is None:
-        raise ValueError(
-            f"learning_rate: got {learning_rate!r}, so eta S = {q}: the edge is met where other directions are steeper"
-        )
+    lowest = 0.5 ** (1 / n)  # below, other directions are steeper; from here to the minimum the sharpness rises
+
+    def excess(u):
+        return q / n * _curvature(u, 1.0, n) - 2
+
+    if excess(lowest) >= 0:
+        raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}: the edge is met below half the target")
+    u = brentq(excess, lowest, 1.0, xtol=1e-15, rtol=1e-15)
     slope = n * (u**n - 1) * u ** (n - 1)
     third = n * ((2 * n - 1) * (2 * n - 2) * u ** (2 * n - 3) - (n - 1) * (n - 2) * u ** (n - 3))
     variance = -2 * slope / third
@@ -149,9 +148,10 @@ def third_derivative(W: np.ndarray, M: np.ndarray, U: np.ndarray, V: np.ndarray)
     >>> third_derivative(np.ones((2, 1, 1)), np.eye(1), e, e).ravel().tolist()
     [0.0, 2.0]
     """
+    _, _, U = validate.weights(W, M, V=U, numpy_only=True)
     W, M, V = validate.weights(W, M, V=V, numpy_only=True)
     shifted = W + 1j * IMAGINARY * V
-    parts = network.curvature(network.layers(shifted), M, network.layers(np.asarray(U, dtype=float)))
+    parts = network.curvature(network.layers(shifted), M, network.layers(U))
     return np.stack([part.imag for part in parts], axis=-3) / IMAGINARY
 
 
