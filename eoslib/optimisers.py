@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,8 +28,23 @@ def _momentum(value):
         raise ValueError(f"momentum: got {value!r}, needs a number in [0, 1)")
 
 
+class Rule:
+    """What `descend` needs of an update rule; those of this module inherit from it, others need not."""
+
+    def start(self, W: np.ndarray) -> Any:
+        """Memory before the first step, from the weights (..., L, d, d); none by default."""
+        return None
+
+    def advance(self, W: np.ndarray, memory: Any, gradient: Callable, rate: np.ndarray) -> tuple[np.ndarray, Any]:
+        """Weights and memory after one step.
+
+        ``gradient(W)`` is the gradient, ``gradient(W, E)`` that for the target plus E; ``rate`` broadcasts with `W`.
+        """
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class HeavyBall:
+class HeavyBall(Rule):
     r"""Polyak's momentum: :math:`w_{t+1} = w_t - \eta\nabla f(w_t) + \beta(w_t - w_{t-1})`."""
 
     momentum: float
@@ -44,7 +60,7 @@ class HeavyBall:
 
 
 @dataclass(frozen=True)
-class Nesterov:
+class Nesterov(Rule):
     r"""Nesterov's momentum: :math:`y_t = w_t + \beta(w_t - w_{t-1})`, :math:`w_{t+1} = y_t - \eta\nabla f(y_t)`."""
 
     momentum: float
@@ -61,7 +77,7 @@ class Nesterov:
 
 
 @dataclass(frozen=True)
-class WeightDecay:
+class WeightDecay(Rule):
     r"""Decay of all weights: :math:`w_{t+1} = (1-\gamma)w_t - \eta\nabla f(w_t)`, with :math:`\gamma = \eta\lambda`."""
 
     decay: float  # gamma, per step
@@ -69,15 +85,12 @@ class WeightDecay:
     def __post_init__(self):
         validate.positive("decay", self.decay, zero=True)
 
-    def start(self, W):
-        return None
-
     def advance(self, W, memory, gradient, rate):
         return (1 - self.decay) * W - rate * gradient(W), None
 
 
 @dataclass(frozen=True)
-class LabelNoise:
+class LabelNoise(Rule):
     r"""Descent on a target that is measured anew, with an error, at each step: :math:`M_t = M + \tau\xi_t\,N`.
 
     :math:`\xi_t` is standard normal; ``direction`` is the matrix N, for noise in one mode the outer product of its
@@ -88,8 +101,10 @@ class LabelNoise:
     size: float  # tau
     rng: np.random.Generator
 
-    def start(self, W):
-        return None
+    def __post_init__(self):
+        validate.real("direction", self.direction)
+        validate.positive("size", self.size, zero=True)
+        validate.generator(self.rng, "the noise")
 
     def advance(self, W, memory, gradient, rate):
         error = self.rng.standard_normal(rate.shape[:-1])
@@ -97,7 +112,7 @@ class LabelNoise:
 
 
 @dataclass(frozen=True)
-class BatchNoise:
+class BatchNoise(Rule):
     r"""Descent whose gradient is multiplied by a random :math:`1 + \xi_t`, with :math:`\xi_t=\pm\sqrt v`, equally likely.
 
     It is what drawing minibatches does to a single mode: the gradient noise is proportional to the residual and so
@@ -107,8 +122,10 @@ class BatchNoise:
     variance: float  # v, below 1
     rng: np.random.Generator
 
-    def start(self, W):
-        return None
+    def __post_init__(self):
+        if not validate.positive("variance", self.variance, zero=True) < 1:
+            raise ValueError(f"variance: got {self.variance!r}, needs a number in [0, 1)")
+        validate.generator(self.rng, "the noise")
 
     def advance(self, W, memory, gradient, rate):
         sign = self.rng.choice([-1.0, 1.0], size=rate.shape)
@@ -116,7 +133,7 @@ class BatchNoise:
 
 
 @dataclass(frozen=True)
-class ScalarRMSProp:
+class ScalarRMSProp(Rule):
     r"""One adaptive step size for all weights, with optional momentum.
 
     .. math::
@@ -138,9 +155,6 @@ class ScalarRMSProp:
             raise ValueError(f"memory: got {self.memory!r}, needs a number in [0, 1)")
         validate.positive("floor", self.floor, zero=True)
 
-    def start(self, W):
-        return None
-
     def advance(self, W, memory, gradient, rate):
         g = gradient(W)
         square = (g * g).sum((-3, -2, -1), keepdims=True)
@@ -156,8 +170,8 @@ def descend(
     learning_rate: ArrayLike,
     steps: int,
     *,
-    rule,
-    memory=None,
+    rule: Rule,
+    memory: Any = None,
     keep: int | None = None,
     every: int = 1,
     observe: dict[str, Callable] | None = None,
@@ -175,7 +189,8 @@ def descend(
         :math:`\eta > 0`. An array gives one run per rate, with its axes in front of the batch axes of `W`.
     steps : int
         Number of updates.
-    rule : HeavyBall, Nesterov, WeightDecay, LabelNoise, BatchNoise, ScalarRMSProp or anything with their two methods
+    rule : Rule
+        Or anything with its two methods.
         A rule with noise draws for each run of a batch by itself.
     memory : optional
         The rule's memory at the start, for momentum the weights one step before; ``rule.start(W)`` by default.

@@ -117,6 +117,8 @@ def test_label_noise_law_joins_linear_response_and_cycle():
         (lambda: optimisers.Nesterov(-0.1), "momentum"),
         (lambda: optimisers.WeightDecay(-1.0), "decay"),
         (lambda: optimisers.ScalarRMSProp(1.0), "memory"),
+        (lambda: optimisers.LabelNoise(np.eye(2), 0.1, None), "rng"),
+        (lambda: optimisers.BatchNoise(1.0, np.random.default_rng(0)), "variance"),
         (lambda: optimisers.weight_decay_cycle(0.0, 3, decay=0.1), "t"),
         (lambda: optimisers.window_end(lambda t: optimisers.heavy_ball_cycle(t, 2, momentum=0), stop=0.01), "cycle"),
         (lambda: optimisers.descend(*setting(), 0.1, 3, rule=optimisers.HeavyBall(0.1), every=0), "every"),
@@ -126,3 +128,19 @@ def test_label_noise_law_joins_linear_response_and_cycle():
 def test_bad_input_is_named(make, word):
     with pytest.raises(ValueError, match=f"^{word}"):
         make()
+
+
+def test_a_rule_of_ones_own_needs_only_the_two_methods():
+    class Sign:
+        def start(self, W):
+            return 0
+
+        def advance(self, W, memory, gradient, rate):
+            return W - rate * np.sign(gradient(W)), memory + 1
+
+    W, M = setting()
+    found = optimisers.descend(W, M, 0.01, 2, rule=Sign()).weights
+    expected = W - 0.01 * np.sign(grad(W, M))
+    np.testing.assert_array_equal(found, expected - 0.01 * np.sign(grad(expected, M)))
+    with pytest.raises(NotImplementedError):
+        optimisers.descend(W, M, 0.01, 2, rule=optimisers.Rule())
