@@ -506,9 +506,9 @@ def scan(depth: int, q: ArrayLike, *, steps: int = 3000, keep: int = 200, start:
 def period(orbits: ArrayLike, *, longest: int = 16, tolerance: float = 1e-6) -> np.ndarray:
     """Smallest period of each orbit, 0 where none up to `longest` fits or the orbit has not settled.
 
-    An orbit has the period p if every p-th state is the same over the whole record: to `tolerance` times the orbit's
-    largest value, and to a thousandth of what tells p from every smaller period. The second condition keeps an orbit
-    that is still creeping to rest in smaller and smaller swings from being called a cycle.
+    An orbit has the period p if states p apart are the same, to `tolerance` times the orbit's largest value, and if over
+    the whole record such states drift by at most a thousandth of what tells p from every smaller period. The second
+    condition keeps an orbit that is still creeping to rest in smaller and smaller swings from being called a cycle.
 
     Parameters
     ----------
@@ -562,7 +562,8 @@ def period(orbits: ArrayLike, *, longest: int = 16, tolerance: float = 1e-6) -> 
     answer = np.zeros(len(safe), dtype=int)
     for p in range(1, longest + 1):
         spread = np.max([np.ptp(safe[:, k::p], axis=1) for k in range(p)], axis=0)
-        fits = (spread <= tolerance * size) & (spread <= 1e-3 * telling)
+        step = np.abs(safe[:, p:] - safe[:, :-p]).max(axis=1)
+        fits = (step <= tolerance * size) & (spread <= 1e-3 * telling)
         answer = np.where((answer == 0) & finite & fits, p, answer)
         telling = np.minimum(telling, spread)
     return answer
