@@ -87,8 +87,9 @@ def sharpness(
     smallest : bool
         The smallest (most negative) ones instead.
     tolerance : float
-        Wanted residual, relative to the largest modulus among the eigenvalues; the error of a well separated eigenvalue is
-        its square. In float32 the rounding of one product, about 1e-6, is the floor.
+        Wanted residual of each eigenvalue, relative to its modulus, or to a thousandth of the largest modulus met if that
+        is more; the error of a well separated eigenvalue is its square. The rounding of a product is the floor: 30 units
+        of the last place of the largest, 4e-6 of it in float32.
     block : int, optional
         Vectors per step of the method, `k` by default.
     basis : int, optional
@@ -440,12 +441,14 @@ def _extreme(operator, like, size, k, block, basis, tolerance, products, smalles
         values, Y = values[::-1], Y[:, ::-1]
         scale = max(scale, np.abs(values).max())
         outside = torch.from_numpy(Y[old:, :k].T.copy()).to(R) @ R
-        estimate = float(torch.linalg.vector_norm(outside, dim=1).max())
-        if filled == size or (filled >= k and estimate <= tolerance * scale / 2):
-            return _verified(operator, Y[:, :k].T.copy(), Q[:filled], used, smallest, tolerance * scale, unit)
+        estimate = torch.linalg.vector_norm(outside, dim=1).double().cpu().numpy()
+        bound = _bound(values[:k], scale, tolerance, like.dtype)
+        if filled == size or (filled >= k and np.all(estimate <= bound / 2)):
+            return _verified(operator, Y[:, :k].T.copy(), Q[:filled], used, smallest, bound, unit)
         if used >= products:
+            worst = np.argmax(estimate / bound)
             raise RuntimeError(
-                f"products: residual {unit * estimate:.2g} after {used} of them, needs {unit * tolerance * scale:.2g}; "
+                f"products: residual {unit * estimate[worst]:.2g} after {used} of them, needs {unit * bound[worst]:.2g}; "
                 "raise `products`, `basis` or `tolerance`"
             )
         V = _directions(R, Q[:filled], scale, draw, min(len(R), size - filled))
@@ -453,6 +456,15 @@ def _extreme(operator, like, size, k, block, basis, tolerance, products, smalles
             filled = min(max(k + block, basis // 2), basis - block)
             Q[:filled] = torch.from_numpy(Y[:, :filled].T.copy()).to(Q) @ Q[: len(Y)]
             T[:] = np.diag(np.pad(values[:filled], (0, basis - filled)))
+
+
+def _bound(values, scale, tolerance, dtype):
+    """Residual at which each value counts as found.
+
+    It is relative to the value itself: most of a Hessian's spectrum lies near zero, where any vector has a small residual
+    compared with the largest eigenvalue. Nothing can be asked for below the rounding of a product.
+    """
+    return np.maximum(tolerance * np.maximum(np.abs(values), 1e-3 * scale), 30 * torch.finfo(dtype).eps * scale)
 
 
 def _directions(R, Q, scale, draw, count):
@@ -480,9 +492,10 @@ def _verified(operator, Y, Q, used, smallest, bound, unit):
     X, HX = turn @ X, turn @ HX
     rest = HX - torch.from_numpy(values.copy()).to(X)[:, None] * X
     residuals = torch.linalg.vector_norm(rest, dim=1).double().cpu().numpy()
-    if residuals.max() > bound:
+    if np.any(residuals > bound):
+        worst = np.argmax(residuals / bound)
         raise RuntimeError(
-            f"tolerance: residual {unit * residuals.max():.2g} where {unit * bound:.2g} was asked for: "
+            f"tolerance: residual {unit * residuals[worst]:.2g} where {unit * bound[worst]:.2g} was asked for: "
             "the rounding of a product is larger; raise `tolerance` or use float64"
         )
     return Eigenvalues(unit * values, unit * residuals, X, used + len(X))
