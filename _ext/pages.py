@@ -8,14 +8,18 @@ inside them, and each figure links to its own file.
 from __future__ import annotations
 
 import base64
+import importlib
+import inspect
 import re
 import shutil
 from pathlib import Path
 
 import bokeh
 from docutils import nodes
+from docutils.statemachine import StringList
 from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util.docutils import SphinxDirective
 
 SCRIPT = re.compile(r"&lt;script data-bokeh=&quot;([\w-]+)&quot;&gt;.*?&lt;/script&gt;", re.S)
 CSV = re.compile(r'href="data:text/csv;base64,([A-Za-z0-9+/=]+)"')
@@ -71,7 +75,7 @@ def parts_as_files(app, exception):
     if exception or app.builder.format != "html":
         return
     folder = Path(app.outdir) / "numbers"
-    for path in Path(app.outdir).glob("chapters/*.html"):
+    for path in Path(app.outdir).glob("chapters/**/*.html"):
         html = path.read_text(encoding="utf8")
 
         def file(match, html=html):
@@ -89,7 +93,32 @@ def parts_as_files(app, exception):
             path.write_text(changed, encoding="utf8")
 
 
+class ModuleTable(SphinxDirective):
+    """``{module-table} eoslib.network``: its public functions and classes, a line each, with links."""
+
+    required_arguments = 1
+
+    def run(self):
+        module = importlib.import_module(self.arguments[0])
+        lines = []
+        for name, thing in vars(module).items():
+            public = not name.startswith("_") and getattr(thing, "__module__", None) == module.__name__
+            if public and (inspect.isfunction(thing) or inspect.isclass(thing)):
+                first = (inspect.getdoc(thing) or "").split("\n", 1)[0]
+                lines += [f"* - {{py:obj}}`{name} <{module.__name__}.{name}>`", f"  - {markdown(first)}"]
+        lines = [":::{list-table}", ":header-rows: 1", ":class: module-table", "", "* - name", "  - what it does", *lines, ":::"]
+        box = nodes.Element()
+        self.state.nested_parse(StringList(lines, source=__file__), self.content_offset, box)
+        return box.children
+
+
+def markdown(line):
+    """One line of reStructuredText as Markdown."""
+    return re.sub(r"``([^`]+)``", r"`\1`", re.sub(r":math:`([^`]+)`", r"$\1$", line))
+
+
 def setup(app):
+    app.add_directive("module-table", ModuleTable)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
     app.add_post_transform(FoldChecks)
     app.connect("doctree-resolved", link_figures)

@@ -114,7 +114,7 @@ def sharpness(
 
     Notes
     -----
-    The residual |Hv - λv| of a unit vector bounds the distance of λ to the nearest eigenvalue of a symmetric H (Parlett,
+    The residual ``norm(H v - λ v)`` of a unit vector bounds the distance of λ to the nearest eigenvalue of a symmetric H (Parlett,
     *The Symmetric Eigenvalue Problem*, 4.5), up to the rounding of the product. That it is the *largest* one rests on the
     random start.
 

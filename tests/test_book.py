@@ -183,6 +183,13 @@ def test_every_page_is_in_the_table_of_contents_once():
     assert sorted(listed) == sorted(f"chapters/{path.stem}" for path in PAGES)
 
 
+def test_every_module_has_a_page():
+    modules = {path.stem for path in (ROOT / "eoslib").glob("*.py")} | {"explorers"}
+    assert {path.stem for path in (CHAPTERS / "api").glob("*.md")} == modules - {"__init__", "validate"}
+    toc = (ROOT / "_toc.yml").read_text()
+    assert all(f"chapters/api/{path.stem}\n" in toc for path in (CHAPTERS / "api").glob("*.md"))
+
+
 def test_stored_outputs_belong_to_chapters():
     assert {p.stem for p in (ROOT / "tests" / "outputs").glob("*.json")} == {p.stem for p in NOTEBOOKS}
 

@@ -17,7 +17,7 @@ from eoslib import descent, hessian, network, scalar, transverse
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
-PAGES = sorted(str(p.relative_to(HTML)) for p in HTML.glob("chapters/*.html")) if HTML.exists() else []
+PAGES = sorted(str(p.relative_to(HTML)) for p in HTML.glob("chapters/**/*.html")) if HTML.exists() else []
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.browser
 
