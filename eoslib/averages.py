@@ -36,6 +36,12 @@ class Averages:
     mean_sharpness: float  # mean curvature along the mode; nan for the central flow, which does not predict it
 
 
+def _mode(target, depth, learning_rate):
+    """One number each."""
+    target = validate.number("target", target, sign="> 0")
+    return target, validate.integer("depth", depth, least=2), validate.number("learning_rate", learning_rate, sign="> 0")
+
+
 def _curvature(s, target, depth):
     """Curvature of the loss along the direction in which all layers move, every layer at ``s``."""
     return s ** (depth - 2) * ((2 * depth - 1) * s**depth - (depth - 1) * target)
@@ -68,6 +74,7 @@ def on_cycle(target: float, depth: int, learning_rate: float) -> Averages:
     >>> round(a.mean**2, 12), round(a.variance, 12)
     (8.25, 0.25)
     """
+    target, depth, learning_rate = _mode(target, depth, learning_rate)
     cycle = scalar.two_cycle(target, depth, learning_rate)
     points = np.array([cycle.low, cycle.high])
     mean = points.mean()
@@ -100,9 +107,11 @@ def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
     >>> round(a.mean**2, 12), round(a.variance, 12)
     (8.333333333333, 0.222222222222)
     """
+    target, depth, learning_rate = _mode(target, depth, learning_rate)
     q = scalar.relative_rate(target, depth, learning_rate)
+    got = f"learning_rate, target, depth: got {learning_rate}, {target}, {depth}, so eta S = {q}"
     if q <= 2:
-        raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}, needs eta S > 2")
+        raise ValueError(f"{got}, needs eta S > 2")
     n, size = depth, target ** (1 / depth)
     lowest = 0.5 ** (1 / n)  # below, other directions are steeper; from here to the minimum the sharpness rises
 
@@ -110,7 +119,7 @@ def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
         return q / n * _curvature(u, 1.0, n) - 2
 
     if excess(lowest) >= 0:
-        raise ValueError(f"learning_rate: got {learning_rate!r}, so eta S = {q}: the edge is met below half the target")
+        raise ValueError(f"{got}: the edge is met below half the target")
     u = brentq(excess, lowest, 1.0, xtol=1e-15, rtol=1e-15)
     slope = n * (u**n - 1) * u ** (n - 1)
     third = n * ((2 * n - 1) * (2 * n - 2) * u ** (2 * n - 3) - (n - 1) * (n - 2) * u ** (n - 3))
@@ -148,11 +157,15 @@ def third_derivative(W: np.ndarray, M: np.ndarray, U: np.ndarray, V: np.ndarray)
     >>> third_derivative(np.ones((2, 1, 1)), np.eye(1), e, e).ravel().tolist()
     [0.0, 2.0]
     """
-    _, _, U = validate.weights(W, M, V=U, numpy_only=True)
     W, M, V = validate.weights(W, M, V=V, numpy_only=True)
+    U = validate.real("U", U)
+    if U.shape != W.shape:
+        raise ValueError(f"U: got shape {U.shape}, needs {W.shape} to match W")
     shifted = W + 1j * IMAGINARY * V
-    parts = network.curvature(network.layers(shifted), M, network.layers(U))
-    return np.stack([part.imag for part in parts], axis=-3) / IMAGINARY
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = network.curvature(network.layers(shifted), M, network.layers(U.astype(float)))
+        found = np.stack([part.imag for part in parts], axis=-3) / IMAGINARY
+    return validate.representable("W, M, U, V", W, found)
 
 
 def complementarity(A: np.ndarray, B: np.ndarray, *, tolerance: float = 1e-13) -> np.ndarray:
@@ -176,6 +189,8 @@ def complementarity(A: np.ndarray, B: np.ndarray, *, tolerance: float = 1e-13) -
 
     Raises
     ------
+    ValueError
+        On wrong shapes, or numbers that are not finite.
     RuntimeError
         If the iteration does not settle, for example because no solution exists.
 
@@ -184,7 +199,13 @@ def complementarity(A: np.ndarray, B: np.ndarray, *, tolerance: float = 1e-13) -
     >>> complementarity(np.array([[-3.0]]), np.array([[[[2.0]]]])).tolist()
     [[1.5]]
     """
+    A, B = validate.real("A", A), validate.real("B", B)
+    tolerance = validate.number("tolerance", tolerance, sign="> 0")
+    if A.ndim != 2 or A.shape[0] != A.shape[1] or A.size == 0 or np.abs(A - A.T).max() > 1e-9 * np.abs(A).max():
+        raise ValueError(f"A: got {validate.short(A)}, needs a symmetric matrix (k, k)")
     k = A.shape[0]
+    if B.shape != (k,) * 4:
+        raise ValueError(f"B: got shape {B.shape}, needs {(k,) * 4} to match A")
     if k == 1:
         return np.array([[max(0.0, -A[0, 0] / B[0, 0, 0, 0])]]) if A[0, 0] < 0 else np.zeros((1, 1))
     size = np.linalg.norm(B.reshape(k * k, k * k), 2)
@@ -250,7 +271,7 @@ def central_flow(
     W, M = validate.weights(W, M, numpy_only=True)
     if W.ndim != 3:
         raise ValueError(f"W: got shape {W.shape}, needs one network (L, d, d)")
-    rate = float(validate.positive("learning_rate", learning_rate))
+    rate = validate.number("learning_rate", learning_rate, sign="> 0")
     steps = validate.integer("steps", steps, least=0)
     substeps = validate.integer("substeps", substeps, least=1)
     every = validate.integer("every", every, least=1)
@@ -259,7 +280,12 @@ def central_flow(
     record: dict[str, list] = {name: [] for name in names}
     for time in range(steps + 1):
         for part in range(substeps):
-            following, sharpness, covariance = _flow_step(W, M, rate, 1 / substeps)
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    following, sharpness, covariance = _flow_step(W, M, rate, 1 / substeps)
+                    following = validate.representable("W", W, following)
+            except ValueError:  # all arguments are checked: the weights have grown
+                raise ValueError(f"learning_rate: got {rate}, at which the flow leaves the floating range") from None
             if part == 0 and time % every == 0:
                 row = (W, sharpness, np.trace(covariance), covariance, network.loss(W, M))
                 for name, value in zip(names, row):

@@ -55,6 +55,7 @@ def holder(points: ArrayLike, *, usual: bool = False) -> np.ndarray:
     >>> round(float(holder([8.05502, 9.66459])), 4)  # as printed, the table is almost flat there
     -0.0472
     """
+    usual = validate.flag("usual", usual)
     x, y, r = _polar(points)
     return -np.abs(np.sin(x) * np.cos(y)) * _envelope(r, usual)
 
@@ -78,6 +79,7 @@ def holder_gradient(points: ArrayLike, *, usual: bool = False) -> np.ndarray:
     >>> holder_gradient([np.arctan(np.pi), 0.0]).round(12).tolist()  # the deepest minimum of the printed table
     [0.0, 0.0]
     """
+    usual = validate.flag("usual", usual)
     x, y, r = _polar(points)
     outer, slope = _envelope(r, usual), _slope(r, usual)
     sin, cos = np.sin(x) * np.cos(y), np.cos(x) * np.cos(y)
@@ -106,6 +108,7 @@ def holder_hessian(points: ArrayLike, *, usual: bool = False) -> np.ndarray:
     >>> np.linalg.eigvalsh(H).round(4).tolist()
     [1.9086, 2.1699]
     """
+    usual = validate.flag("usual", usual)
     x, y, r = _polar(points)
     k = _slope(r, usual)
     sx, cx, sy, cy = np.sin(x), np.cos(x), np.sin(y), np.cos(y)
@@ -157,7 +160,11 @@ def cell_minimum(cells: ArrayLike, *, usual: bool = False) -> np.ndarray:
     >>> cell_minimum([[0, 0], [2, 3]], usual=True).round(4).tolist()
     [[1.2626, 0.0], [8.055, 9.6646]]
     """
-    cells = np.asarray(cells)
+    usual = validate.flag("usual", usual)
+    try:
+        cells = np.asarray(cells)
+    except ValueError:  # a ragged list
+        cells = np.asarray(None)
     if cells.dtype.kind not in "iu" or cells.ndim == 0 or cells.shape[-1] != 2:
         raise ValueError(f"cells: got shape {cells.shape} of {cells.dtype}, needs (..., 2) integers")
     middle = np.pi * (cells + np.array([0.5, 0.0]))

@@ -23,9 +23,14 @@ from . import descent, network, scalar, validate
 
 
 def _momentum(value):
-    number = float(validate.positive("momentum", value, zero=True))
+    _share("momentum", value)
+
+
+def _share(name, value):
+    number = validate.number(name, value, sign=">= 0")
     if number >= 1:
-        raise ValueError(f"momentum: got {value!r}, needs a number in [0, 1)")
+        raise ValueError(f"{name}: got {validate.short(value)}, needs a number in [0, 1)")
+    return number
 
 
 class Rule:
@@ -302,7 +307,7 @@ class Cycle:
 
 def _plain(t, depth):
     """Rate, two points and two slopes of the cycle of plain descent with ratio e^(2t)."""
-    q, low, high = scalar.branch(t, depth)
+    q, low, high = scalar.branch(validate.number("t", t, sign=">= 0"), depth)
     slopes = [scalar.slope(u, 1.0, depth, q / depth) for u in (low, high)]
     return q, low, high, slopes
 
@@ -333,7 +338,15 @@ def heavy_ball_multipliers(multipliers: ArrayLike, *, momentum: float) -> np.nda
     [1.0, 0.25]
     """
     _momentum(momentum)
-    half = (1 + momentum) ** 2 * np.asarray(multipliers, dtype=complex) / 2 - momentum
+    try:
+        values = np.asarray(multipliers)
+    except ValueError:  # a ragged list
+        values = np.asarray(None)
+    if values.dtype.kind not in "iufc" or isinstance(multipliers, np.ma.MaskedArray) or not np.isfinite(values).all():
+        raise ValueError(f"multipliers: got {validate.short(multipliers)}, needs finite real or complex numbers")
+    half = (1 + momentum) ** 2 * values.astype(complex) / 2 - momentum
+    if np.any(np.abs(half) > 1e150):  # whose square is out of range
+        raise ValueError(f"multipliers: got {validate.short(multipliers)}, needs numbers below 1e150 in size")
     root = np.sqrt(half**2 - momentum**2)
     pair = np.stack([half + root, half - root], axis=-1)
     order = np.argsort(-np.abs(pair), axis=-1, kind="stable")
@@ -402,12 +415,14 @@ def weight_decay_cycle(t: float, depth: int, *, decay: float) -> Cycle:
     True
     """
     depth = validate.integer("depth", depth, least=2)
-    t = float(validate.positive("t", t))
-    gamma = float(validate.positive("decay", decay, zero=True))
-    n, z = depth, np.exp(2 * t)
+    t = validate.number("t", t, sign="> 0")
+    gamma = validate.number("decay", decay, sign=">= 0")
+    if not (4 * depth * t < 700 and gamma < 1e100):
+        raise ValueError(f"t, depth, decay: got {t}, {depth}, {gamma}, needs powers e^(4 L t) within the floating range")
+    n, z, over = depth, np.exp(2 * t), np.expm1(2 * t)
     below = z**n * np.expm1(2 * n * t)
-    A = (z ** (2 * n) * (z - 1) + z * (z - 1) + gamma * (z ** (2 * n) - z**2)) / below
-    B = (z**n * (z - 1) + z * (z - 1) + gamma * (z**n - z**2)) / below
+    A = (z ** (2 * n) * over + z * over + gamma * z**2 * np.expm1((4 * n - 4) * t)) / below
+    B = (z**n * over + z * over + gamma * z**2 * np.expm1((2 * n - 4) * t)) / below
     low = (B / A) ** (1 / n)
     slopes = [
         1 - gamma + (n - 1) * A * x ** (n - 2) - (2 * n - 1) * B * x ** (2 * n - 2) for x in (1.0, z)
@@ -428,7 +443,9 @@ def weight_decay_edge(depth: int, *, decay: float) -> float:
     2.5
     """
     n = validate.integer("depth", depth, least=2)
-    gamma = float(validate.positive("decay", decay, zero=True))
+    gamma = validate.number("decay", decay, sign=">= 0")
+    if gamma > 1e100:
+        raise ValueError(f"decay: got {gamma}, needs a number of at most 1e100")
     return float(2 * (1 + (n - 1) * gamma) ** (2 - 2 / n) * (1 + (n - 2) / 2 * gamma) ** (2 / n - 1))
 
 
@@ -466,9 +483,12 @@ def rmsprop_cycle(t: float, depth: int, *, memory: float, floor: float = 0.0) ->
     >>> bool(abs(c.high - c.low - rate) < 1e-15) and c.attracts
     True
     """
-    t = float(validate.positive("t", t))
+    t, floor = validate.number("t", t, sign="> 0"), validate.number("floor", floor, sign=">= 0")
+    memory = _share("memory", memory)
     q, low, high, slopes = _plain(t, depth)
     length = high - low
+    if length == 0:
+        raise ValueError(f"t: got {t}, needs a number at which the two values differ by more than rounding")
     gradient = length / q  # in units of S m^(1/L)
     r = gradient / (gradient + floor)
     h = [1 - g for g in slopes]
@@ -508,7 +528,9 @@ def label_noise_variance(q: float, depth: int, *, noise: float) -> float:
     True
     """
     n = validate.integer("depth", depth, least=2)
-    q, noise = (float(validate.positive(name, value)) for name, value in (("q", q), ("noise", noise)))
+    q, noise = (validate.number(name, value, sign="> 0") for name, value in (("q", q), ("noise", noise)))
+    if not (1e-100 < noise * q / n < 1e100 and q < 1e100):
+        raise ValueError(f"q, noise, depth: got {q}, {noise}, {n}, needs numbers whose squares are in floating range")
     kappa = 3 / (4 * (n - 1) * (5 * n - 4))
     D, delta = (q * noise / n) ** 2, q - 2
     top = kappa * max(delta, 0.0)  # the density is largest at x^2 = top
@@ -518,7 +540,10 @@ def label_noise_variance(q: float, depth: int, *, noise: float) -> float:
         return np.exp(-((x * x - kappa * delta) ** 2 - (top - kappa * delta) ** 2) / (2 * kappa * D))
 
     places = {"limit": 400, "epsabs": 0, "epsrel": 1e-10, "points": [np.sqrt(top)] if top else None}
-    return quad(lambda x: x * x * density(x), 0, reach, **places)[0] / quad(density, 0, reach, **places)[0]
+    found = [quad(f, 0, reach, full_output=1, **places)[:2] for f in (lambda x: x * x * density(x), density)]
+    if any(error > 1e-8 * value for value, error in found):
+        raise ArithmeticError("label noise: the integrals of the density do not converge")
+    return found[0][0] / found[1][0]
 
 
 def window_end(cycle: Callable[[float], Cycle], *, start: float = 1e-3, stop: float = 1.0, pieces: int = 400) -> Cycle:

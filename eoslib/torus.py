@@ -285,7 +285,7 @@ def law(ratio: float) -> Torus:
     >>> round(law(0.9).amplitude, 4)
     0.4368
     """
-    k = float(validate.real("ratio", ratio))
+    k = validate.number("ratio", ratio)
     if not 0 < k < 1:
         raise ValueError(f"ratio: got {ratio!r}, needs a number strictly between 0 and 1")
     n = 2 * k / (1 + k)

@@ -117,23 +117,34 @@ def sector_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike, dept
     >>> sector_hessian(2.0, 1.0, (3.0, 1.0), 2, -1).tolist()
     [[4.0, 2.0], [2.0, 0.0]]
     """
-    depth = validate.integer("depth", depth, least=2)
-    a, b = float(validate.real("first", first)), float(validate.real("second", second))
+    depth = validate.integer("depth", depth, least=2, most=10_000)
+    a, b = validate.number("first", first), validate.number("second", second)
     m = validate.positive("targets", targets, zero=True)
+    if m.shape != (2,):
+        raise ValueError(f"targets: got shape {m.shape}, needs two numbers")
     if a == 0 or b == 0:
         raise ValueError(
             f"first, second: got {first!r}, {second!r}, needs numbers that are not zero (pair_hessian takes zeros)"
         )
-    if sign not in (1, -1):
-        raise ValueError(f"sign: got {sign!r}, needs 1 or -1")
+    sign = _sign(sign)
     n = np.arange(1, depth + 1)
-    v = a ** (depth - n) * b ** (n - 1.0)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        v = np.float64(a) ** (depth - n) * np.float64(b) ** (n - 1.0)
+    a, b = np.float64(a), np.float64(b)
     k = n[:, None] + n
     late, early = k >= depth + 2, k <= depth
     T = np.zeros((depth, depth))
-    T[late] = (a**depth - m[0]) * (a ** (2.0 * depth - k) * b ** (k - depth - 2.0))[late]
-    T[early] = (b**depth - m[1]) * (b ** (k - 2.0) * a ** (1.0 * depth - k))[early]
-    return np.outer(v, v) + sign * T
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        T[late] = (a**depth - m[0]) * (a ** (2.0 * depth - k) * b ** (k - depth - 2.0))[late]
+        T[early] = (b**depth - m[1]) * (b ** (k - 2.0) * a ** (1.0 * depth - k))[early]
+        H = np.outer(v, v) + sign * T
+    return validate.representable("first, second, targets, depth", (first, second, targets, depth), H)
+
+
+def _sign(value):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)) or value not in (1, -1):
+        raise ValueError(f"sign: got {validate.short(value)}, needs 1 or -1")
+    return int(value)
 
 
 def _turns(a, b, depth, sign):
@@ -152,16 +163,22 @@ def _pair(singular_values, pair):
     m = validate.positive("singular_values", singular_values)
     if m.ndim != 1 or m.size < 2 or np.any(np.diff(m) > 0):
         raise ValueError(f"singular_values: got {singular_values!r}, needs at least two, largest first")
-    i, j = pair
+    i, j = _modes(pair)
     if not 0 <= i < j < m.size:
-        raise ValueError(f"pair: got {pair!r}, needs 0 <= i < j < {m.size}")
+        raise ValueError(f"pair: got {pair!r}, needs 0 <= i < j < {m.size}, the number of singular_values")
     return float(m[i]), float(m[j])
+
+
+def _modes(pair):
+    """Two whole numbers."""
+    if not isinstance(pair, (tuple, list, np.ndarray)) or len(pair) != 2:
+        raise ValueError(f"pair: got {validate.short(pair)}, needs two modes, counted from 0")
+    return tuple(validate.integer("pair", mode, least=0) for mode in pair)
 
 
 def _states(m, depth, learning_rate, phase):
     """Layer singular values ((a, a'), (b, b')) at the two points of the cycle."""
-    if phase not in PHASES:
-        raise ValueError(f"phase: got {phase!r}, needs one of {', '.join(PHASES)}")
+    phase = validate.choice("phase", phase, PHASES)
     one = scalar.two_cycle(m[0], depth, learning_rate)
     if phase == "rest":
         return (one.low, one.high), (m[1] ** (1 / depth),) * 2
@@ -212,6 +229,7 @@ def floquet_matrix(
     (2, 2)
     """
     m, learning_rate = _pair(singular_values, pair), validate.number("learning_rate", learning_rate, sign="> 0")
+    sign, deflate = _sign(sign), validate.flag("deflate", deflate)
     (a, a_next), (b, b_next) = _states(m, depth, learning_rate, phase)
     one, two = (
         np.eye(depth) - learning_rate * sector_hessian(x, y, m, depth, sign) for x, y in ((a, b), (a_next, b_next))
