@@ -319,7 +319,7 @@ CALLS = [
     call(bifurcation.cascade, depth=(2, "count"), doublings=(2, "steps"), digits=(20, "count")),
     call(bifurcation.landmarks, depth=(2, "count")),
     call(bifurcation.zero_hit, depth=(2, "count")),
-    call(data.load, name=("mnist", "name"), n=(3, "good"), download=(False, "flag"), progress=(False, "flag")),
+    call(data.load, name=("mnist", "name"), n=(3, "good"), download=(False, "good"), progress=(False, "flag")),
     call(landscape.holder, points=([1.0, 2.0], "array"), usual=(False, "flag")),
     call(landscape.holder_gradient, points=([1.0, 2.0], "array"), usual=(False, "flag")),
     call(landscape.holder_hessian, points=([1.0, 2.0], "array"), usual=(False, "flag")),
