@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from eoslib import alignment, averages, balance, bifurcation, data, descent, diagonal, enclose, escape, hessian
+from eoslib import alignment, averages, balance, bifurcation, descent, diagonal, enclose, escape, hessian
 from eoslib import landscape, network, optimisers, plot, scalar, symbols, torus, transverse
 
 
@@ -319,7 +319,6 @@ CALLS = [
     call(bifurcation.cascade, depth=(2, "count"), doublings=(2, "steps"), digits=(20, "count")),
     call(bifurcation.landmarks, depth=(2, "count")),
     call(bifurcation.zero_hit, depth=(2, "count")),
-    call(data.load, name=("mnist", "name"), n=(3, "good"), download=(False, "good"), progress=(False, "flag")),
     call(landscape.holder, points=([1.0, 2.0], "array"), usual=(False, "flag")),
     call(landscape.holder_gradient, points=([1.0, 2.0], "array"), usual=(False, "flag")),
     call(landscape.holder_hessian, points=([1.0, 2.0], "array"), usual=(False, "flag")),
