@@ -306,8 +306,8 @@ CALLS = [
     call(averages.third_derivative, W=(W3, "array"), M=(M, "array"), U=(W3, "array"), V=(W3, "array")),
     call(
         averages.central_flow,
-        W=(W3, "array"),
-        M=(M, "array"),
+        W=(np.ones((2, 1, 1)), "array"),
+        M=(np.eye(1), "array"),
         learning_rate=(0.1, "positive"),
         steps=(2, "steps"),
         substeps=(2, "steps"),
@@ -425,8 +425,8 @@ def outcome(function, good, name, value, must_fail) -> str:
     """"named", "answer", or what is wrong."""
     arguments = good | {name: value}
     first = [arguments.pop("function"), *EXTRA[function]] if function in EXTRA else []
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    before = signal.signal(signal.SIGPROF, too_long)  # processor time: a busy machine is no fault of the call
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -440,8 +440,8 @@ def outcome(function, good, name, value, must_fail) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:150]
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
     if must_fail:
         return f"accepted, with the answer {answer!r}"[:150]
     return "NaN without an error" if holds_nan(answer) else "answer"
