@@ -144,3 +144,60 @@ def test_a_rule_of_ones_own_needs_only_the_two_methods():
     np.testing.assert_array_equal(found, expected - 0.01 * np.sign(grad(expected, M)))
     with pytest.raises(NotImplementedError):
         optimisers.descend(W, M, 0.01, 2, rule=optimisers.Rule())
+
+
+def two_steps(rule, depth, q):
+    """Two steps of a rule on one mode, as a map of (weight, second number of its memory); m = 1."""
+
+    def gradient(w):
+        return (w**depth - 1) * w ** (depth - 1)
+
+    rate = q / depth
+
+    def step(w, other):
+        if isinstance(rule, optimisers.HeavyBall):
+            return w - rate * gradient(w) + rule.momentum * (w - other), w
+        if isinstance(rule, optimisers.Nesterov):
+            ahead = w + rule.momentum * (w - other)
+            return ahead - rate * gradient(ahead), w
+        if isinstance(rule, optimisers.WeightDecay):
+            return (1 - rule.decay) * w - rate * gradient(w), 0.0
+        g = gradient(w)  # RMSProp of one layer, with its root of the mean square; q / depth is the learning rate itself
+        root = np.sqrt(rule.memory * other**2 + (1 - rule.memory) * g * g)
+        return w - rate * g / (root + rule.floor), root
+
+    return lambda w, other: np.array(step(*step(w, other)))
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+@pytest.mark.parametrize("t", [0.03, 0.08])
+def test_points_trace_and_determinant_are_those_of_two_steps(depth, t):
+    b = 0.6
+    heavy = optimisers.heavy_ball_cycle(t, depth, momentum=b)
+    ahead = optimisers.nesterov_cycle(t, depth, momentum=b)
+    half = (ahead.high - ahead.low) / (2 * (1 + 2 * b))
+    middle = (ahead.high + ahead.low) / 2
+    decayed = optimisers.weight_decay_cycle(t, depth, decay=0.1)
+    rate, rms = optimisers.rmsprop_cycle(t, depth, memory=0.8, floor=0.05)
+    root = (rms.high - rms.low) / rms.rate * depth
+    cases = (
+        (optimisers.HeavyBall(b), heavy, heavy.rate, (heavy.low, heavy.high)),
+        (optimisers.Nesterov(b), ahead, ahead.rate, (middle - half, middle + half)),
+        (optimisers.WeightDecay(0.1), decayed, decayed.rate, (decayed.low, 0.0)),
+        (optimisers.ScalarRMSProp(0.8, floor=0.05 * depth), rms, rate * depth, (rms.low, root)),
+    )
+    for rule, cycle, q, point in cases:
+        F = two_steps(rule, depth, q)
+        np.testing.assert_allclose(F(*point), point, rtol=0, atol=1e-12)  # it is a cycle
+        h = 1e-6
+        J = np.array([(F(*(point + d)) - F(*(point - d))) / (2 * h) for d in h * np.eye(2)]).T
+        # central differences: 1e-12 times third derivatives of order 1e3, rounding 1e-16/1e-6
+        np.testing.assert_allclose([np.trace(J), np.linalg.det(J)], [cycle.trace, cycle.determinant], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 6])
+def test_edge_under_decay_is_where_the_branch_starts(depth):
+    for decay in (0.02, 0.2):
+        edge = optimisers.weight_decay_edge(depth, decay=decay)
+        starts = [optimisers.weight_decay_cycle(t, depth, decay=decay).rate - edge for t in (4e-3, 2e-3)]
+        assert 3.9 < starts[0] / starts[1] < 4.1  # quadratic in t, to fourth order
