@@ -87,3 +87,18 @@ def test_flow_below_the_edge_is_gradient_flow_and_above_it_keeps_the_edge():
 def test_bad_input_is_named(make, word):
     with pytest.raises(ValueError, match=f"^{word}"):
         make()
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_rest_point_balances_the_two_forces(depth):
+    rate = 2.2 / scalar.sharpness_at_minimum(3.0, depth)
+    rest = averages.central_rest(3.0, depth, rate)
+    W, M = np.full((depth, 1, 1), rest.mean), np.array([[3.0]])
+    u = np.full_like(W, depth**-0.5)
+    trace = depth * rest.variance  # variance along the unit vector
+    force = network.gradient(W, M) + trace / 2 * averages.third_derivative(W, M, u, u)
+    np.testing.assert_allclose(force, 0, atol=1e-12)
+    np.testing.assert_allclose(rest.loss, network.loss(W, M) + trace / rate, rtol=1e-12)
+    np.testing.assert_allclose(rest.sharpness_at_mean, 2 / rate, rtol=1e-12)
+    run = averages.central_flow(0.97 * W, M, rate, 150, every=150)
+    np.testing.assert_allclose(run.observed["variance"][-1], trace, rtol=1e-6)
