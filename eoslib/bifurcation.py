@@ -613,6 +613,14 @@ def pair_step(u: ArrayLike, q: ArrayLike, ratio: ArrayLike, depth: int) -> np.nd
     return validate.representable("u, q", (u, q), found)
 
 
+def _row(name, array):
+    """A row of at least one number; one number is a row of one."""
+    row = np.atleast_1d(array)
+    if row.ndim != 1 or row.size == 0:
+        raise ValueError(f"{name}: got shape {array.shape}, needs a row of at least one number")
+    return row
+
+
 def _ratio(value):
     ratio = validate.real("ratio", value)
     if ratio.ndim or not 0 < ratio < 1:
@@ -670,19 +678,20 @@ def pair_exponent(
     >>> bool(abs(pair_exponent(3, [1.5], 0.6)[0]) < 1e-3)
     True
     """
-    depth = validate.integer("depth", depth, least=2)
-    q = np.atleast_1d(validate.positive("q", q))
+    depth = validate.integer("depth", depth, least=2, most=1000)
+    q = _row("q", validate.positive("q", q))
     ratio, steps = _ratio(ratio), validate.integer("steps", steps, least=1)
     transient, seed = validate.integer("transient", transient, least=0), validate.integer("seed", seed, least=0)
     x = np.random.default_rng(seed).standard_normal((2, q.size, depth, 1))
     u, total = np.full(q.shape, 0.7), np.zeros((2, q.size))
     for t in range(transient + steps):
-        x = _pair_step(u, q, ratio, depth) @ x
-        size = np.linalg.norm(x, axis=(2, 3))
-        x /= size[:, :, None, None]
-        total += np.log(size) if t >= transient else 0.0
-        u = _iterate(u, q, depth, 1)[0]
-        if np.any(np.abs(u) > FAR):
+        with np.errstate(over="ignore", invalid="ignore"):  # an orbit that leaves is reported below
+            x = _pair_step(u, q, ratio, depth) @ x
+            size = np.linalg.norm(x, axis=(2, 3))
+            x /= size[:, :, None, None]
+            total += np.log(size) if t >= transient else 0.0
+            u = _iterate(u, q, depth, 1)[0]
+        if not np.all(np.abs(u) <= FAR):
             raise ValueError("q: got rates at which the one-mode orbit leaves for infinity")
     return total.max(axis=0) / steps
 
@@ -716,17 +725,18 @@ def pair_limit(depth: int, q: float, orbit: np.ndarray) -> float:
     >>> round(pair_limit(2, 2.5, [1.0]), 5)
     0.6
     """
-    depth, orbit = validate.integer("depth", depth, least=2), np.atleast_1d(validate.real("orbit", orbit))
-    rate = validate.positive("q", q)
-    if rate.ndim or orbit.ndim != 1 or orbit.size == 0:
-        raise ValueError(f"orbit, q: got shapes {orbit.shape}, {rate.shape}, needs a row of numbers and one number")
-    rates = np.full(orbit.shape, float(rate))
+    depth, orbit = validate.integer("depth", depth, least=2, most=1000), _row("orbit", validate.real("orbit", orbit))
+    rates = np.full(orbit.shape, validate.number("q", q, sign="> 0"))
+    if np.any(np.abs(orbit) > FAR):
+        raise ValueError(f"orbit: got {validate.short(orbit)}, needs layer values in units of the minimum, at most {FAR}")
 
     def excess(ratio):
         blocks = _pair_step(orbit, rates, ratio, depth)
         total = blocks[:, 0]
-        for i in range(1, orbit.size):
-            total = blocks[:, i] @ total
+        with np.errstate(over="ignore", invalid="ignore"):
+            for i in range(1, orbit.size):
+                total = blocks[:, i] @ total
+        validate.representable("q, orbit", (q, orbit), total)
         return np.abs(np.linalg.eigvals(total)).max() - 1 - 1e-6
 
     if not excess(1e-3) < 0 < excess(1 - 1e-6):
@@ -771,7 +781,8 @@ def network_scan(
         "product": lambda w: left.T @ network.product(w) @ right,
         "sharpness": lambda w: hessian.sharpness(w, M),
     }
-    rates = validate.positive("learning_rates", learning_rates)
+    rates = _row("learning_rates", validate.positive("learning_rates", learning_rates))
+    keep = validate.integer("keep", keep, least=1)
     run = descent.descend(W, M, rates, steps, keep=keep, observe=watch)
     product = run.observed["product"]
     modes = np.diagonal(product, axis1=-2, axis2=-1)
