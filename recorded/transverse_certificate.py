@@ -109,6 +109,7 @@ class Setting:
             u = sp.Symbol("u")  # rho_1 / sigma_1^(1/3)
             P = (1 + z**2) / (1 + z**5)
             printed = (z - 1) * (1 + c**2 * u**2 + c**4 * P * u) - 2 * (1 - P) * u  # eta lambda_12 = 2
+            self.rest = 3 * c**4 * (1 + z**2) - 2 * z**2 * (z**2 + z + 1)  # eta S_2 = 2
             self.printed = sp.resultant(sp.numer(sp.together(printed)), (1 + z**5) * u**3 - (1 + z**2), u)
         else:
             self.base, self.fibre, self.low, self.high = C, y, Fraction(2), END[4] + 1 / END[4]
@@ -117,6 +118,7 @@ class Setting:
             self.ratio = y**2 * P
             printed = cubic**2 * (1 + y**2 * P) ** 2 - P * (2 * C - cubic * y - cubic * y**3 * P) ** 2
             self.printed = sp.numer(sp.together(printed))
+            self.rest = 2 * y**3 * (C - 1) - C
 
     def write(self, f):
         """A polynomial in z, c in the variables of the setting, its positive factors without the fibre dropped."""
@@ -171,14 +173,19 @@ def curve(setting, e):
 
 
 def along(setting, g, p):
-    """The curve of the threshold: it is monotone, meets eta lambda_12 = 2 nowhere, and no resonance up to order six."""
+    """The curve of the threshold is monotone and meets neither eta lambda_12 = 2 nor eta S_2 = 2; inside the window no angle of 60."""
     base, fibre, ratio = setting.base, setting.fibre, setting.ratio
     slope = sp.diff(g, fibre) * sp.diff(ratio, base) - sp.diff(g, base) * sp.diff(ratio, fibre)
     slope = sp.numer(sp.cancel(sp.together(slope / ratio * fibre)))
     cosine = -p[1] - 1 if len(p) == 3 else -p[1] + p[3] - 1  # 2 cos theta - 1 where the pair resultant vanishes
     sixth = setting.write(main_factor(sp.cancel(sp.together(cosine))))
     window = Fraction(12879, 10000) if setting.depth == 3 else Fraction(11872, 10000) + Fraction(10000, 11872)
-    names = {"monotone": (slope, None), "printed": (setting.printed, None), "sixth": (sixth, window)}
+    names = {
+        "monotone": (slope, None),
+        "printed": (setting.printed, None),
+        "rest": (setting.rest, None),
+        "sixth": (sixth, window),
+    }
     out = {}
     for name, (f, high) in names.items():
         out[name] = {"curve": terms(f, base, fibre), "degree": None} | setting.roots(sp.resultant(g, f, fibre), high)
