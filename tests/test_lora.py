@@ -212,7 +212,8 @@ def test_the_first_steps_replay():
         pytest.skip("needs the model and the data of the record")
     pairs = lora.prepare(folder, benchmark.sentences, benchmark.labels, counts=(lora.PAIRS, 2))
     record = lora.load()
-    again = lora.replay(record, lora.Setting(1e-3, seed=1), folder, pairs, steps=2)
+    again = lora.replay(record, lora.Setting(1e-3), folder, pairs, steps=3)
     assert again["indices"]
-    # single precision through six layers: 1e-6 of predictions of size 0.1, and Adam's second step takes roots of small numbers
+    # equal to the last bit on the machine of the record; elsewhere single precision, 1e-6 of predictions of size 0.1, and
+    # Adam divides by roots of small numbers
     assert again["predicted"] < 1e-4 and again["loss"] < 1e-3 and again["singular_values"] < 1e-4
