@@ -11,32 +11,34 @@ record, so that its runs can be replayed without the images.
 
 Gradients and Hessian-vector products are written out by hand, in float32.
 
-    EOSLIB_DATA=folder python recorded/mild_sharpening_images.py           # one hour; can be interrupted and started again
-    EOSLIB_DATA=folder python recorded/mild_sharpening_images.py 0 2       # every second part, for two processes at once
+    EOSLIB_DATA=folder python recorded/mild_sharpening_images.py    # under an hour; can be interrupted and started again
 """
 
 from __future__ import annotations
 
-import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from eoslib import recorded
+from eoslib import data, recorded
 
 RECORD = Path(__file__).resolve().with_suffix(".npz")
 SIZES = (100, 200, 1000, 2000, 5000)
 SEEDS = (0, 1, 2)
-THRESHOLDS = (40, 80, 160)  # 2 / rate
+THRESHOLDS = (40, 120)  # 2 / rate
 WIDTH = 50
 ALPHA = 0.01
 FRACTION = 0.5  # of 1 / sharpness: the step of the runs that follow gradient flow
-STOP = {100: 0.005, 200: 0.005, 1000: 0.01, 2000: 0.05, 5000: 0.15}  # loss at which a flow ends
-STEPS = {100: 4000, 200: 4000, 1000: 6000, 2000: 4000, 5000: 3000}  # of the runs at a fixed rate
+STOP = {100: 0.005, 200: 0.005, 1000: 0.01, 2000: 0.15}  # loss at which a flow ends
+TIME = {100: 35, 200: 35, 1000: 60, 2000: 45, 5000: 30}  # rate times steps of the runs at a fixed rate
 LONGEST = 60_000  # steps of a flow
+ENOUGH = 0.001  # loss at which a run at a fixed rate ends early
 TOLERANCE = 1e-3  # of the sharpness, relative
+WIDTHS = (25, 100, 200)  # besides WIDTH, for the smaller sets
+SCALES = (0.1, 0.3, 1.0)  # besides ALPHA, likewise
+SOURCE = "cifar10 (JPEG re-encoded)"
+LEFT_OUT = ((1000, 2), (2000, 1), (2000, 2))  # size and seed of flows that would take too long
 LOOK = 20  # steps between two looks at the sharpness at a fixed rate; at most so many (times two) along a flow
 
 
@@ -124,13 +126,13 @@ def _flat(parts):
 
 
 def images(n):
-    """Standardised images (n, 3072), one-hot labels (n, 10), and the source, from the folder EOSLIB_DATA."""
-    import os
-
-    with np.load(Path(os.environ["EOSLIB_DATA"]) / "cifar10.npz", allow_pickle=False) as file:
-        pixels, labels = file["images"], file["labels"]
+    """Standardised images (n, 3072) and one-hot labels (n, 10); the mean and spread are those of all images."""
+    everything = data.load("cifar10", download=False)
+    if everything.source != SOURCE:
+        raise ValueError(f"EOSLIB_DATA: got {everything.source!r}, needs the folder of the {SOURCE!r} of this record")
+    pixels, labels = everything.images, everything.labels
     flat = (pixels[:n] - pixels.mean((0, 1, 2))) / pixels.std((0, 1, 2))
-    return flat.reshape(n, -1), np.eye(10)[labels[:n]], "cifar10 (JPEG re-encoded)"
+    return flat.reshape(n, -1), np.eye(10)[labels[:n]]
 
 
 def reduced(inputs):
@@ -146,7 +148,7 @@ def root(gram):
 
 def flow(n, seed, *, fraction=FRACTION, width=WIDTH, scale=ALPHA, stop=None):
     """Descent with steps of `fraction` / sharpness until the loss is `stop`: close to gradient flow."""
-    inputs, targets, _ = images(n)
+    inputs, targets = images(n)
     network = Network(reduced(inputs), targets, seed, width=width, scale=scale)
     rows, clock, wait, last = [], 0.0, 1, None
     step = 0
@@ -164,8 +166,8 @@ def flow(n, seed, *, fraction=FRACTION, width=WIDTH, scale=ALPHA, stop=None):
 
 def descend(n, seed, threshold, *, width=WIDTH, scale=ALPHA, steps=None):
     """Descent at the fixed rate 2 / `threshold`."""
-    inputs, targets, _ = images(n)
-    return fixed(Network(reduced(inputs), targets, seed, width=width, scale=scale), threshold, steps or STEPS[n])
+    inputs, targets = images(n)
+    return fixed(Network(reduced(inputs), targets, seed, width=width, scale=scale), threshold, steps or TIME[n] * threshold // 2)
 
 
 def fixed(network, threshold, steps, look=LOOK):
@@ -175,7 +177,7 @@ def fixed(network, threshold, steps, look=LOOK):
         if step % look == 0:
             value, residual = network.sharpness()
             rows.append((step, step * 2 / threshold, network.loss, value, residual))
-            if not np.isfinite(network.loss) or network.loss > 100 or network.loss < STOP[100] / 5:
+            if not np.isfinite(network.loss) or network.loss > 100 or network.loss < ENOUGH:
                 break
         network.step(2 / threshold)
     return _columns(rows)
@@ -186,22 +188,86 @@ def _columns(rows):
     return {name: np.array(column) for name, column in zip(names, zip(*rows))}
 
 
+def linear(n):
+    """Of the balanced two-layer linear network that interpolates n images, without biases: sharpness, largest
+    singular value; and the largest eigenvalue of the inner products, over n.
+    """
+    inputs, targets = images(n)
+    inputs = reduced(inputs)
+    values = np.linalg.eigvalsh(inputs)  # the root of the Gram matrix is symmetric
+    return {
+        "sharpness": np.array(interpolating_sharpness(inputs, targets)),
+        "strength": np.linalg.norm(np.linalg.lstsq(inputs, targets, rcond=None)[0], 2),
+        "brightness": values[-1] ** 2 / n,
+    }
+
+
+def interpolating_sharpness(inputs, targets, steps=2000):
+    r"""Sharpness where W2 W1 is the interpolant of least norm, W1 and W2 are balanced, for the loss of this script.
+
+    With B = P S Q^T the interpolant and J the derivative of the outputs, the non-zero eigenvalues of the Hessian are those of
+    (1/n) J J^T: R -> (1/n) (X X^T R P S P^T + X Q S Q^T X^T R), applied to n x 10 arrays. Power iteration.
+    """
+    B = np.linalg.lstsq(inputs, targets, rcond=None)[0].T
+    P, s, Qt = np.linalg.svd(B, full_matrices=False)
+    left, right = (P * s) @ P.T, inputs @ Qt.T
+    R, value = np.random.default_rng(0).standard_normal(targets.shape), 0.0
+    for _ in range(steps):
+        R /= np.linalg.norm(R)
+        new = (inputs @ (inputs.T @ R) @ left + (right * s) @ (right.T @ R)) / len(inputs)
+        last, value = value, float((new * R).sum())
+        if abs(value - last) < 1e-10 * value:
+            return value
+        R = new
+    raise RuntimeError(f"power iteration: {value} after {steps} steps, still changing")
+
+
+def settings():
+    """Everything that determines the record."""
+    return {
+        "sizes": SIZES, "seeds": SEEDS, "thresholds": THRESHOLDS, "width": WIDTH, "alpha": ALPHA, "fraction": FRACTION,
+        "stop": {str(n): loss for n, loss in STOP.items()}, "time": {str(n): time for n, time in TIME.items()},
+        "longest": LONGEST, "enough": ENOUGH, "left_out": LEFT_OUT, "tolerance": TOLERANCE, "look": LOOK, "widths": WIDTHS, "scales": SCALES,
+        "precision": "float32", "images": SOURCE,
+    }  # fmt: skip
+
+
 def jobs():
     """Name and function of every part."""
-    parts = {f"flow-{n}-{seed}": partial(flow, n, seed) for seed in SEEDS for n in SIZES}
+    parts = {f"flow-{n}-{seed}": partial(flow, n, seed) for seed in SEEDS for n in STOP if (n, seed) not in LEFT_OUT}
     parts |= {f"rate-{n}-{t}": partial(descend, n, 0, t) for t in THRESHOLDS for n in SIZES}
-    for n in (100, 200):  # is the flow a flow, and does the width matter?
+    for n in SIZES[:2]:  # is the flow a flow, and do the width and the scale matter?
         parts[f"finer-{n}"] = partial(flow, n, 0, fraction=FRACTION / 4)
-        parts |= {f"width-{n}-{w}": partial(flow, n, 0, width=w) for w in (25, 100, 200)}
-        parts |= {f"scale-{n}-{s:g}": partial(flow, n, 0, scale=s) for s in (0.1, 0.3, 1.0)}
-    return parts
+        parts |= {f"width-{n}-{w}": partial(flow, n, 0, width=w) for w in WIDTHS}
+        parts |= {f"scale-{n}-{s:g}": partial(flow, n, 0, scale=s) for s in SCALES}
+    return parts | {f"linear-{n}": partial(linear, n) for n in SIZES if n < FULL}
+
+
+READERS = ("load", "main")
+
+
+def load(path=RECORD):
+    """The record: part to a dict of its columns; under "gram" and "labels" those of the smallest set."""
+    file = recorded.load(path, settings=settings())
+    parts = {name: {} for name in jobs()}
+    for key, array in file.items():
+        if "/" in key:
+            name, column = key.split("/")
+            parts[name][column] = array
+    return parts | {key: file[key] for key in ("gram", "labels", "about")}
+
+
+def main():
+    """Make the parts that are not there, then write the record."""
+    parts = recorded.collect(RECORD, jobs(), settings=settings())
+    seconds = sum(float(part.pop("seconds")) for part in parts.values())
+    arrays = {f"{name}/{column}": array for name, part in parts.items() for column, array in part.items()}
+    inputs, targets = images(SIZES[0])
+    arrays |= {"gram": inputs @ inputs.T, "labels": targets.argmax(1)}
+    source = data.load("cifar10", download=False)
+    note = {"cifar10": {"source": source.source, "sha256": source.sha256}}
+    recorded.save(RECORD, settings(), seconds, arrays, packages=("numpy",), data=note)
 
 
 if __name__ == "__main__":
-    everything = jobs()
-    chosen = sys.argv[1].split(",") if len(sys.argv) > 1 else everything
-    names = [n for n in everything if any(n.startswith(c) for c in chosen)]
-    for name in names:
-        began = time.time()
-        part = recorded.collect(RECORD, {name: everything[name]})[name]
-        print(name, round(time.time() - began), part["step"][-1], part["loss"][-1], part["sharpness"][-1], part["sharpness"].max(), flush=True)
+    main()
