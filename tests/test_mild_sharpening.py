@@ -25,9 +25,9 @@ def flat(arrays):
 
 
 def as_torch(net):
-    layers = torch.nn.Sequential(
-        torch.nn.Linear(net.inputs.shape[1], len(net.parameters[1])), torch.nn.ReLU(), torch.nn.Linear(len(net.parameters[1]), 10)
-    ).double()
+    width = len(net.parameters[1])
+    first = torch.nn.Linear(net.inputs.shape[1], width)
+    layers = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Linear(width, 10)).double()
     with torch.no_grad():
         for parameter, value in zip(layers.parameters(), net.parameters):
             parameter.copy_(torch.tensor(value.astype(float)))
@@ -41,7 +41,7 @@ def test_hand_written_derivatives_are_those_of_torch(seed):
     layers, loss = as_torch(net)
     value = loss(layers)
     gradients = torch.autograd.grad(value, list(layers.parameters()), create_graph=True)
-    assert abs(net.loss - float(value)) < 1e-13
+    assert abs(net.loss - value.item()) < 1e-13
     # both sum a few hundred products of numbers of order one
     assert_allclose(flat(net.gradient()), flat([g.detach().numpy() for g in gradients]), atol=1e-13)
     direction = [np.random.default_rng(9).standard_normal(p.shape) for p in net.parameters]
@@ -89,7 +89,7 @@ def test_the_start_of_the_unet_depends_on_the_seed_alone():
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
     assert torch.equal(torch.get_rng_state(), state)
     goal = torch.tensor(images["sky"], dtype=torch.float32)
-    assert float(loss(first)) == float(((first(one.noise_of(1))[0, 0] - goal) ** 2).sum())
+    assert loss(first).item() == ((first(one.noise_of(1))[0, 0] - goal) ** 2).sum().item()
 
 
 def test_images_differ_in_their_spectrum_alone():
