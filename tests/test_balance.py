@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from scipy.integrate import quad
 
 from eoslib import balance, descent, enclose, hessian, network
 
@@ -237,6 +238,46 @@ def test_least_factor_bounds_a_run_from_below():
     factors = balance.gap_factors(v, values, rate).min((0, 1))
     floor = balance.least_factor(alpha, rate, values, 2)
     assert np.all(factors >= floor) and factors[0] < -0.5 and floor[0] > -1
+
+
+@pytest.mark.parametrize("depth", [2, 3, 6])
+def test_bounds_are_the_formulas(depth):
+    m, q = 3.0, 1.7
+    rate, room = q / (depth * m ** (2 - 2 / depth)), np.log(2 * np.sqrt(2) / q)
+    g = (depth - 1) ** (3 - 4 / depth) / depth**2
+    share = {"integral": 2 / g, "simple": 2 / depth, "printed": 1 / (depth**2 * 2 ** ((2 * depth - 3) / depth))}
+    for form, factor in share.items():
+        found = balance.scale_bound(rate, m, depth, form=form)
+        assert_allclose(found**4, room * factor * m ** (4 / depth), rtol=1e-13)
+
+
+def test_least_factor_is_zero_from_k_equal_one():
+    for depth in (2, 4):
+        for k, expected in ((0.9, 1 - 0.81 / (4 * depth - 4)), (1.1, 0.0), (1.4, 0.0)):
+            rate = k / balance.flow_sharpness(0.3, 1.0, depth)
+            assert_allclose(balance.least_factor(0.3, rate, 1.0, depth), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("z", [1.1, 1.7, 2.5])
+def test_cycle_factor_is_that_of_two_steps(z):
+    """On equal layers that go from 1 to z and back a small gap is multiplied as the steps say, for three layers."""
+    turn = np.array([z - 1, 1 / z - 1])  # eta (m - pi) y^(L - 2), on the way up and back
+    with mp.workdps(60):
+        x, y = mp.mpf(1) - mp.mpf(10) ** -20, mp.mpf(1)
+        gap = y * y - x * x
+        for step in turn:
+            x, y = x + mp.mpf(step) * y, y + mp.mpf(step) * x
+        assert_allclose(float((y * y - x * x) / gap), balance.cycle_factor(z), rtol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 7])
+@pytest.mark.parametrize("alpha", [0.05, 0.6])
+def test_frozen_fraction_is_the_integral(depth, alpha):
+    m, rate = 2.5, 0.02
+    end = balance.flow_limit(alpha, m, depth)
+    inside = lambda x: (m - x * np.hypot(x, alpha) ** (depth - 1)) * np.hypot(x, alpha) ** (depth - 3.0)
+    integral = quad(inside, 0, end.last, epsrel=1e-11)[0]
+    assert_allclose(np.log(balance.frozen_fraction(alpha, m, depth, rate)), -rate * integral, rtol=1e-8)
 
 
 def test_frozen_fraction_in_the_limits():
