@@ -227,8 +227,9 @@ def test_frames_take_float32_and_small_scales():
     exact = alignment.frames(W)
     np.testing.assert_allclose(alignment.frames(W.astype(np.float32)), exact, atol=1e-5)  # 20 roundings of 1e-7
     np.testing.assert_allclose(alignment.frames(1e-200 * W), exact, atol=1e-13)
-    with pytest.raises(ValueError, match="layer 1 is not"):
-        alignment.frames(W + 1e-3)
+    for shape in (np.float64, np.float32):
+        with pytest.raises(ValueError, match="layer 1 is not"):
+            alignment.frames((W + 1e-3).astype(shape))
     with pytest.raises(ValueError, match="R: got a matrix that is not orthogonal"):
         alignment.rotate(W, 1.001 * exact)
     with pytest.raises(ValueError, match="left: got a matrix that is not orthogonal"):
