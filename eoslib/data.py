@@ -16,6 +16,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,9 +140,9 @@ def cache() -> Path:
     """The folder that downloads are kept in: ``EOSLIB_CACHE``, else the user's cache folder for this library."""
     if folder := os.environ.get("EOSLIB_CACHE"):
         return Path(folder)
-    import pooch
+    from platformdirs import user_cache_dir
 
-    return Path(pooch.os_cache("eoslib"))
+    return Path(user_cache_dir("eoslib"))
 
 
 def fetch(file: File, folder: Path, *, progress: bool = True) -> Path | None:
@@ -158,7 +159,9 @@ def fetch(file: File, folder: Path, *, progress: bool = True) -> Path | None:
     if (path := folder / file.name).exists():
         _check(path, file)
         return path
-    import pooch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in a notebook tqdm asks for widgets, which no download needs
+        import pooch
     import requests
 
     folder.mkdir(parents=True, exist_ok=True)
