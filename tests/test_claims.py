@@ -62,12 +62,12 @@ LABELS = {label: p.stem for p in NOTEBOOKS for label in labels_in(p.read_text(en
 
 
 def depths(words: str) -> frozenset | None:
-    """Depths that a range names, "all L ≥ 2", "L = 2…8", "L = 2, 3", "no depth", "L → ∞"; None for other words."""
+    """Depths that a range names, "all L ≥ 2", "all odd L ≥ 3", "L = 2…8", "L = 2, 3", "no depth", "L → ∞"; None for other words."""
     start = words.split(";")[0].strip()
     if start == "no depth":
         return frozenset(range(1, MANY))
-    if match := re.fullmatch(r"all (?:real )?L ≥ (\d)", start):
-        return frozenset(range(int(match[1]), MANY))
+    if match := re.fullmatch(r"all (odd |even |real )?L ≥ (\d)", start):
+        return frozenset(range(int(match[2]), MANY, 2 if match[1] in {"odd ", "even "} else 1))
     if match := re.fullmatch(r"L = (\d+)…(\d+)", start):
         return frozenset(range(int(match[1]), int(match[2]) + 1))
     if match := re.fullmatch(r"L = (\d+(?:, \d+)*)", start):
@@ -322,8 +322,9 @@ def test_a_repeated_key_is_found(tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "named"),
-    [("all L ≥ 2", {2, 3, 50}), ("L = 2…4; α small", {2, 3, 4}), ("L = 2, 6", {2, 6}), ("no depth", {1, 50})],
+    [("all L ≥ 2", {2, 3, 50}), ("L = 2…4; α small", {2, 3, 4}), ("L = 2, 6", {2, 6}), ("no depth", {1, 50}), ("all odd L ≥ 3", {3, 5, 51})],
 )
 def test_depths_are_read(words, named):
     assert named <= depths(words) and ("all" in words or "no" in words or named == depths(words))
     assert depths("some depths") is None and depths("") is None
+    assert not {4, 50} & depths("all odd L ≥ 3") and not depths("all even L ≥ 4") & depths("all odd L ≥ 3")
