@@ -452,6 +452,8 @@ def jobs() -> dict:
     plan = [(Setting(1e-3), (16, 48), little), (Setting(1e-3, head="trained"), (), None), (Setting(1e-4), (), None)]
     plan += [(Setting(1e-2), (6, 48), little), (Setting(0.1, optimiser="descent", steps=32), (), None)]
     plan += [(Setting(1e-3, steps=8, batch=PAIRS), (8,), full)]
+    plan += [(Setting(rate, seed=seed, steps=24), (), None) for seed in (1, 2) for rate in (1e-3, 1e-4)]
+    plan += [(Setting(1e-3, rank=rank, steps=24), (), None) for rank in (1, 64)]
     return {setting.key: (setting, at, lanczos) for setting, at, lanczos in plan}
 
 
