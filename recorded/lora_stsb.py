@@ -454,6 +454,7 @@ def jobs() -> dict:
     plan += [(Setting(1e-3, steps=8, batch=PAIRS), (8,), full)]
     plan += [(Setting(rate, seed=seed, steps=24), (), None) for seed in (1, 2) for rate in (1e-3, 1e-4)]
     plan += [(Setting(1e-3, rank=rank, steps=24), (), None) for rank in (1, 64)]
+    plan += [(Setting(1e-2, seed=seed, steps=16), (), None) for seed in (1, 2)]
     return {setting.key: (setting, at, lanczos) for setting, at, lanczos in plan}
 
 
