@@ -12,6 +12,7 @@ from urllib.parse import unquote, urldefrag
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from eoslib import descent, hessian, network, scalar, transverse
 
@@ -113,6 +114,71 @@ def test_page_fits_a_phone(visit, site, name):
     page, faults = visit(f"{site}/{name}", site, viewport={"width": 390, "height": 844})
     assert faults == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 400, "the page scrolls sideways"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_formula_is_lost_on_a_phone(visit, site, name):
+    """A formula wider than the screen scrolls by itself; nothing that is cut off stays out of reach."""
+    page, _ = visit(f"{site}/{name}", site, viewport={"width": 390, "height": 844})
+    lost = page.evaluate(
+        """() => [...document.querySelectorAll('article mjx-container')].filter(m => {
+            if (!m.offsetParent) return false;
+            for (let box = m.querySelector('svg').parentElement; box && box.tagName !== 'ARTICLE'; box = box.parentElement) {
+                const style = getComputedStyle(box), hidden = box.scrollWidth > box.clientWidth + 2;
+                if (['auto', 'scroll'].includes(style.overflowX)) return false;
+                if (hidden && ['hidden', 'clip'].includes(style.overflowX)) return true;
+            }
+            return m.getBoundingClientRect().right > window.innerWidth + 2;
+        }).map(m => m.textContent.slice(0, 60))"""
+    )
+    assert lost == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing_serious(visit, site, name, theme):
+    page, _ = visit(f"{site}/{name}", site)
+    page.evaluate(f"document.documentElement.dataset.theme = document.documentElement.dataset.mode = '{theme}'")
+    found = Axe().run(page, options={"resultTypes": ["violations"], "iframes": False})
+    serious = [v for v in found.response["violations"] if v["impact"] in ("serious", "critical")]
+    assert [(v["id"], [n["html"][:150] for n in v["nodes"]][:3]) for v in serious] == []
+
+
+def test_a_printed_chapter_keeps_its_proofs(visit, site):
+    page, _ = visit(f"{site}/chapters/two_phases.html", site)
+    assert page.evaluate("document.querySelectorAll('article details:not([open])').length") > 5
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("document.querySelectorAll('article details:not([open])').length") == 0
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.querySelectorAll('article details:not([open])').length") > 5
+
+
+@pytest.mark.parametrize("wanted", ["Lemma 4", "Figure 14", "equation 29", "Theorem 2"])
+def test_numbers_of_the_paper_are_two_clicks_from_the_index_and_found_by_search(visit, site, wanted):
+    page, _ = visit(f"{site}/chapters/index.html", site)
+    kind, number = wanted.split()
+    link = page.locator(".jump p", has_text=kind.capitalize()).get_by_role("link", name=number, exact=True).first
+    link.click()
+    page.wait_for_function("location.hash.startsWith('#row-')")
+    row = page.evaluate("document.getElementById(location.hash.slice(1)).innerText")
+    assert wanted.lower() in row.lower()
+    page, _ = visit(f"{site}/search.html?q={wanted.replace(' ', '+')}", site)
+    page.wait_for_selector("ul.search li a", timeout=20_000)
+    assert any("#row-" in a for a in page.evaluate("[...document.querySelectorAll('ul.search li a')].map(a => a.href)"))
+
+
+def test_the_ledger_can_be_filtered(visit, site):
+    page, faults = visit(f"{site}/chapters/ledger.html", site)
+    shown = "[...document.querySelectorAll('.claim')].filter(r => !r.hidden).length"
+    total = page.evaluate(shown)
+    page.get_by_role("button", name=re.compile("^corrected")).click()
+    assert (
+        0 < page.evaluate(shown) < total
+        and page.evaluate("document.querySelectorAll('.claim.verdict-holds:not([hidden])').length") == 0
+    )
+    page.get_by_role("button", name=re.compile("^all")).click()
+    assert page.evaluate(shown) == total and faults == []
 
 
 def test_figures_stay_white_in_dark_mode(visit, site):
