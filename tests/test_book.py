@@ -87,6 +87,8 @@ def problems(path) -> list[str]:
             "skip-execution",
         } & set(tags(cell)):
             found.append(f"cell {number}: {', '.join(sorted(muted))} hides failures")
+        if not fold_line(cell):
+            found.append(f"cell {number}: a check begins with a comment that says what was tried")
         for tag in tags(cell):
             if tag.startswith("check-"):
                 checked.add(tag)
@@ -99,11 +101,19 @@ def problems(path) -> list[str]:
     return found + figure_problems(cells)
 
 
+def fold_line(cell):
+    """Whether a check cell has the line under which the page folds it."""
+    is_check = any(tag.startswith("check-") for tag in tags(cell))
+    return not is_check or {"argument", "remove-input"} & set(tags(cell)) or cell.source.startswith("# ")
+
+
 def code_problems(source, tree):
     """Rules for the code of one cell."""
     lines = [line for line in source.split("\n") if line.strip()]
     if len(lines) > 40:
         yield f"{len(lines)} lines of code"
+    if wide := [line for line in lines if len(line) > 95]:
+        yield f"a line of {len(wide[0])} characters, which scrolls sideways: {wide[0][:40]}"
     if re.search(
         r"np\.random\.(?!default_rng|Generator)\w+|default_rng\(\)|^\s*(?:import|from) random\b", source, re.M
     ):
@@ -233,7 +243,20 @@ def test_figure_rows_point_at_figures_and_have_a_verdict():
         names = re.findall(r"\{numref\}`(fig-[\w-]+)`", row[1])
         assert names and set(names) <= drawn, row
         assert row[5].startswith(("reproduced", "differs", "corrected")), row
-    assert numbers and numbers <= set(range(1, FIGURES_OF_THE_PAPER + 1))
+    assert numbers == set(range(1, FIGURES_OF_THE_PAPER + 1))
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem not in ("index", "notation")], ids=lambda p: p.stem)
+def test_a_chapter_opens_with_a_picture(path):
+    """A figure comes before the first statement, and no import cell is shown."""
+    kinds = []
+    for cell in read(path).cells:
+        if cell.cell_type == "code":
+            kinds.append("figure" if cell.metadata.get("mystnb", {}).get("figure") else "code")
+            assert not re.match(r"(import|from) ", cell.source) or "remove-input" in tags(cell), cell.source[:60]
+        elif labels_in(cell.source):
+            kinds.append("statement")
+    assert "statement" not in kinds[: kinds.index("figure")]
 
 
 def test_nothing_in_the_sources_speaks_of_one_machine():

@@ -19,6 +19,7 @@ CELLS = """
 ```{code-cell} ipython3
 :tags: [check-lem-x]
 
+# tried
 value = 6 * 7
 assert value == 42
 print("value", value)
