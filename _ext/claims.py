@@ -222,7 +222,9 @@ class Claims(SphinxDirective):
         chapters = list(dict.fromkeys(e.get("chapter", "") for e in rows))
         chapters.sort(key=lambda c: (c == "", self.chapter_order(c)))
         for chapter in chapters:
-            out += self.section(chapter, self.chapter_title(chapter), [e for e in rows if e.get("chapter", "") == chapter])
+            out += self.section(
+                chapter, self.chapter_title(chapter), [e for e in rows if e.get("chapter", "") == chapter]
+            )
         return out
 
     def write_errata(self):
@@ -240,9 +242,15 @@ class Claims(SphinxDirective):
         found = {}
         for entry in sorted((e for e in load() if not is_ours(e)), key=paper_order):
             place = entry["place"]
-            text = f"{place.get('item', '')} equation {place['equation']}" if place.get("equation") else place.get("item", "")
+            text = (
+                f"{place.get('item', '')} equation {place['equation']}"
+                if place.get("equation")
+                else place.get("item", "")
+            )
             own = entry["kind"] == "statement"
-            for kind, numbers in re.findall(r"(Theorem|Lemma|Proposition|Definition|Figure|equation)s? ([\d][\d,– -]*)", str(text)):
+            for kind, numbers in re.findall(
+                r"(Theorem|Lemma|Proposition|Definition|Figure|equation)s? ([\d][\d,– -]*)", str(text)
+            ):
                 for number in expand(numbers):
                     key = (kind.capitalize(), number)
                     if key not in found or (own and not found[key][1] and kind != "equation"):
@@ -254,7 +262,9 @@ class Claims(SphinxDirective):
             for (k, number), (entry, _) in sorted(found.items(), key=lambda item: item[0][1]):
                 if k == kind:
                     line += nodes.Text(" ")
-                    line += link_to(self.env.app.builder, self.env.docname, entry, str(number), label=f"{kind} {number}")
+                    line += link_to(
+                        self.env.app.builder, self.env.docname, entry, str(number), label=f"{kind} {number}"
+                    )
             block += line
         return [block]
 
@@ -319,7 +329,9 @@ class Claims(SphinxDirective):
         """Search terms: the paper's numbers."""
         if is_ours(entry):
             return []
-        return [index(entries=[("single", f"{place_of(entry)}: {plain(entry['name'])}", f"row-{entry['id']}", "", None)])]
+        return [
+            index(entries=[("single", f"{place_of(entry)}: {plain(entry['name'])}", f"row-{entry['id']}", "", None)])
+        ]
 
     def parse(self, lines):
         box = nodes.Element()

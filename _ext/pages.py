@@ -10,8 +10,12 @@ from __future__ import annotations
 import base64
 import importlib
 import inspect
+import os
+import platform
 import re
 import shutil
+import time
+from importlib.metadata import version
 from pathlib import Path
 
 import bokeh
@@ -65,9 +69,47 @@ def link_figures(app, doctree, docname):
         for image in list(figure.findall(nodes.image)):
             if not isinstance(image.parent, nodes.reference):
                 name = Path(app.builder.images.get(image["uri"], image["uri"])).name
-                link = nodes.reference("", "", refuri=f"{'../' * docname.count('/')}_images/{name}", internal=True, classes=["figure-link"])
+                link = nodes.reference(
+                    "", "", refuri=f"{'../' * docname.count('/')}_images/{name}", internal=True, classes=["figure-link"]
+                )
                 image.replace_self(link)
                 link += image
+
+
+def offer_notebook(app, doctree, docname):
+    """At the end of a chapter, a link to its executed notebook."""
+    if any(n.get("nb_element") == "cell_code" for n in doctree.findall(nodes.container)):
+        link = nodes.reference(
+            "", "this chapter as an executed notebook", refuri=f"../notebooks/{Path(docname).name}.ipynb"
+        )
+        sections = [n for n in doctree.children if isinstance(n, nodes.section)]
+        sections[-1] += nodes.paragraph("", "Download ", link, nodes.Text("."), classes=["figure-data"])
+
+
+class BuildFacts(SphinxDirective):
+    """``{build-facts}``: versions, machine, threads and date of the build."""
+
+    def run(self):
+        packages = (
+            "numpy",
+            "scipy",
+            "sympy",
+            "mpmath",
+            "matplotlib",
+            "torch",
+            "jupyter-book",
+            "Sphinx",
+            "myst-nb",
+            "nbval",
+        )
+        threads = os.environ.get("OMP_NUM_THREADS", "not set")
+        facts = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
+        facts += [
+            f"{platform.system()} on {platform.machine()}",
+            f"{os.cpu_count()} processors, OMP_NUM_THREADS {threads}",
+        ]
+        facts += [time.strftime("built on %Y-%m-%d", time.gmtime())]
+        return [nodes.bullet_list("", *(nodes.list_item("", nodes.paragraph("", fact)) for fact in facts))]
 
 
 def parts_as_files(app, exception):
@@ -75,6 +117,10 @@ def parts_as_files(app, exception):
     if exception or app.builder.format != "html":
         return
     folder = Path(app.outdir) / "numbers"
+    executed = Path(app.outdir).parent / "jupyter_execute" / "chapters"
+    for path in executed.glob("*.ipynb"):
+        (Path(app.outdir) / "notebooks").mkdir(exist_ok=True)
+        shutil.copy(path, Path(app.outdir) / "notebooks")
     for path in Path(app.outdir).glob("chapters/**/*.html"):
         html = path.read_text(encoding="utf8")
 
@@ -87,7 +133,9 @@ def parts_as_files(app, exception):
         changed = CSV.sub(file, html)
         for name in {match[1] for match in SCRIPT.finditer(changed)}:
             (Path(app.outdir) / "bokeh").mkdir(exist_ok=True)
-            shutil.copy(Path(bokeh.__file__).parent / "server" / "static" / "js" / f"{name}.min.js", Path(app.outdir) / "bokeh")
+            shutil.copy(
+                Path(bokeh.__file__).parent / "server" / "static" / "js" / f"{name}.min.js", Path(app.outdir) / "bokeh"
+            )
         changed = SCRIPT.sub(r"&lt;script src=&quot;../bokeh/\1.min.js&quot;&gt;&lt;/script&gt;", changed)
         if changed != html:
             path.write_text(changed, encoding="utf8")
@@ -106,7 +154,16 @@ class ModuleTable(SphinxDirective):
             if public and (inspect.isfunction(thing) or inspect.isclass(thing)):
                 first = (inspect.getdoc(thing) or "").split("\n", 1)[0]
                 lines += [f"* - {{py:obj}}`{name} <{module.__name__}.{name}>`", f"  - {markdown(first)}"]
-        lines = [":::{list-table}", ":header-rows: 1", ":class: module-table", "", "* - name", "  - what it does", *lines, ":::"]
+        lines = [
+            ":::{list-table}",
+            ":header-rows: 1",
+            ":class: module-table",
+            "",
+            "* - name",
+            "  - what it does",
+            *lines,
+            ":::",
+        ]
         box = nodes.Element()
         self.state.nested_parse(StringList(lines, source=__file__), self.content_offset, box)
         return box.children
@@ -121,6 +178,8 @@ def setup(app):
     app.add_directive("module-table", ModuleTable)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
     app.add_post_transform(FoldChecks)
+    app.add_directive("build-facts", BuildFacts)
     app.connect("doctree-resolved", link_figures)
+    app.connect("doctree-resolved", offer_notebook)
     app.connect("build-finished", parts_as_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

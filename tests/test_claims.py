@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_book import CHAPTERS, FIGURES_OF_THE_PAPER, NOTEBOOKS, code_cells, labels_in, tags
+from test_book import CHAPTERS, FIGURES_OF_THE_PAPER, NOTEBOOKS, PREFIXES, code_cells, labels_in, tags
 
 WORDS = {
     "paper": {
@@ -322,9 +322,53 @@ def test_a_repeated_key_is_found(tmp_path):
 
 @pytest.mark.parametrize(
     ("words", "named"),
-    [("all L ≥ 2", {2, 3, 50}), ("L = 2…4; α small", {2, 3, 4}), ("L = 2, 6", {2, 6}), ("no depth", {1, 50}), ("all odd L ≥ 3", {3, 5, 51})],
+    [
+        ("all L ≥ 2", {2, 3, 50}),
+        ("L = 2…4; α small", {2, 3, 4}),
+        ("L = 2, 6", {2, 6}),
+        ("no depth", {1, 50}),
+        ("all odd L ≥ 3", {3, 5, 51}),
+    ],
 )
 def test_depths_are_read(words, named):
     assert named <= depths(words) and ("all" in words or "no" in words or named == depths(words))
     assert depths("some depths") is None and depths("") is None
     assert not {4, 50} & depths("all odd L ≥ 3") and not depths("all even L ≥ 4") & depths("all odd L ≥ 3")
+
+
+SHOWS = {
+    # what at least one cell of the check must contain for a proof of this kind
+    "identity": r"prove\(|sp\.|Fraction|== sp|symbols\.",
+    "inequality": r"assert",
+    "certificate": r"enclose\.|certificate|Poly\(|count_roots|Fraction|series\.|all_coeffs|signs",
+}
+
+
+def section_of(chapter, label):
+    """Text between the headings around a statement."""
+    text = (CHAPTERS / f"{chapter}.md").read_text(encoding="utf8")
+    place = text.index(f":label: {label}\n")
+    end = text.find("\n## ", place)
+    return text[text.rfind("\n## ", 0, place) + 1 : end if end > 0 else None]
+
+
+def test_the_kind_of_proof_is_what_the_cells_do():
+    """An identity needs symbols or its proof in the text, a certificate an enclosure or exact counts, its own or one it uses."""
+    sources, entries = {}, {entry["id"]: entry for entry in CLAIMS}
+    for path in NOTEBOOKS:
+        for cell in code_cells(path):
+            for tag in tags(cell):
+                sources.setdefault(tag, []).append(cell.source)
+
+    def shown(entry, kind, seen):
+        if re.search(SHOWS[kind], "\n".join(sources.get(entry.get("check"), []))):
+            return True
+        argued = r"\bProof\b|[Pp]roved? |because|[Ss]ince"
+        if kind != "certificate" and entry["id"].startswith(PREFIXES):
+            if re.search(argued, section_of(entry["chapter"], entry["id"])):
+                return True
+        seen.add(entry["id"])
+        return any(shown(entries[u], kind, seen) for u in entry.get("uses", []) if u not in seen)
+
+    labelled = [entry for entry in CLAIMS if entry.get("proof") and entry["id"].startswith(PREFIXES)]
+    assert [(e["id"], e["proof"]) for e in labelled if not shown(e, e["proof"], set())] == []
