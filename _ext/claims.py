@@ -98,6 +98,7 @@ def page_of(entry) -> str:
     return "chapters/errata" if entry["kind"] in ERRATA else "chapters/ledger"
 
 
+NAMED = r"(Theorem|Lemma|Proposition|Definition|Figure|equation)s? ([\d][\d,– -]*)"
 NUMBERED = re.compile(r"(Definition|Lemma|Proposition|Theorem) \d+")
 
 
@@ -248,9 +249,7 @@ class Claims(SphinxDirective):
                 else place.get("item", "")
             )
             own = entry["kind"] == "statement"
-            for kind, numbers in re.findall(
-                r"(Theorem|Lemma|Proposition|Definition|Figure|equation)s? ([\d][\d,– -]*)", str(text)
-            ):
+            for kind, numbers in re.findall(NAMED, str(text)):
                 for number in expand(numbers):
                     key = (kind.capitalize(), number)
                     if key not in found or (own and not found[key][1] and kind != "equation"):
@@ -329,9 +328,16 @@ class Claims(SphinxDirective):
         """Search terms: the paper's numbers."""
         if is_ours(entry):
             return []
-        return [
-            index(entries=[("single", f"{place_of(entry)}: {plain(entry['name'])}", f"row-{entry['id']}", "", None)])
-        ]
+        place = entry["place"]
+        text = (
+            f"{place.get('item', '')} equation {place['equation']}"
+            if place.get("equation")
+            else str(place.get("item", ""))
+        )
+        terms = [f"{kind} {n}" for kind, numbers in re.findall(NAMED, text) for n in expand(numbers)]
+        return (
+            [index(entries=[("single", term, f"row-{entry['id']}", "main", None) for term in terms])] if terms else []
+        )
 
     def parse(self, lines):
         box = nodes.Element()

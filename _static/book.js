@@ -26,6 +26,27 @@ document.addEventListener("DOMContentLoaded", () => {
       if (row && row.hidden) { show(""); row.scrollIntoView(); }
     });
   }
+  // A formula wider than its line scrolls by itself, by finger or by keyboard; the others are no tab stops.
+  const fit = () => {
+    document.querySelectorAll("mjx-container").forEach((formula) => {
+      formula.classList.remove("scrolls");
+      formula.removeAttribute("tabindex");
+      const svg = formula.querySelector("svg"), line = formula.closest("p, li, td, dd, div");
+      if (svg && line && svg.getBoundingClientRect().width > line.clientWidth - 40) {
+        formula.classList.add("scrolls");
+      }
+      if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+    });
+  };
+  const typeset = () => window.MathJax.startup.promise.then(fit);
+  if (window.MathJax && window.MathJax.startup && window.MathJax.startup.promise) typeset();
+  else window.addEventListener("load", () => window.MathJax && window.MathJax.startup && typeset());
+  window.addEventListener("resize", fit);
+  document.querySelectorAll("details").forEach((d) => d.addEventListener("toggle", () => d.open && fit()));
+  document.querySelectorAll("summary").forEach((s) => {
+    if (!s.textContent.trim()) s.setAttribute("aria-label", "pages of this part");
+  });
+  document.querySelectorAll(".citation-list > *").forEach((c) => c.setAttribute("role", "listitem"));
   let closed = [];
   window.addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];
