@@ -339,7 +339,7 @@ def test_depths_are_read(words, named):
 SHOWS = {
     # what at least one cell of the check must contain for a proof of this kind
     "identity": r"prove\(|sp\.|Fraction|== sp|symbols\.",
-    "inequality": r"assert",
+    "inequality": r"prove\(|sp\.|enclose\.|all_coeffs|Poly\(",
     "certificate": r"enclose\.|certificate|Poly\(|count_roots|Fraction|series\.|all_coeffs|signs",
 }
 
