@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
-from . import network, validate
+from . import loops, network, validate
 
 # A chunk of runs whose (n, d, d) arrays stay below this size keeps its temporaries in cache and off the page-fault path.
 CHUNK_BYTES = 96 * 1024
@@ -50,7 +50,8 @@ def descend(
 ) -> Run:
     r"""Run gradient descent and record the loss and the singular values of the end-to-end matrix.
 
-    Runs are independent: a batch gives bit for bit what its runs give one by one.
+    Runs are independent: a batch gives bit for bit what its runs give one by one. NumPy computes on one thread meanwhile
+    (`loops.one_thread`).
 
     Parameters
     ----------
@@ -90,46 +91,30 @@ def descend(
     >>> run.singular_values.ravel().round(6).tolist()
     [1.245597, 0.663494, 1.245597, 0.663494]
     """
-    W, M = validate.weights(W, M, numpy_only=True)
-    W = W.astype(np.result_type(W, M), copy=False)
-    rates = validate.positive("learning_rate", learning_rate)
-    if np.any(rates.astype(W.dtype) == 0):
-        raise ValueError(f"learning_rate: got {learning_rate!r}, which is zero in {W.dtype}, the dtype of the run")
-    steps = validate.integer("steps", steps, least=0)
-    every = validate.integer("every", every, least=1)
-    first = 0 if keep is None else max(0, steps + 1 - validate.integer("keep", keep, least=1))
-    validate.storable("steps", ((steps + 1 - first) // every,))
-    recorded = np.arange(-(-first // every) * every, steps + 1, every)
-
-    singular_values = validate.flag("singular_values", singular_values)
-    if observe is not None and not (isinstance(observe, dict) and all(callable(f) for f in observe.values())):
-        raise ValueError(f"observe: got {validate.short(observe)}, needs a dict of functions")
-    if recorded.size == 0:
-        raise ValueError(f"every: got {every}, but none of the states {first} to {steps} is a multiple of it")
-
-    batch = W.shape[:-3]
+    W, M, rates, plan = _plan(W, M, learning_rate, steps, keep, every, observe, singular_values)
+    batch, layers = W.shape[:-3], W.shape[-3:]
     shape = rates.shape + batch
     if 0 in shape:
         raise ValueError(f"learning_rate: got shape {rates.shape} with W of shape {W.shape}, needs at least one run")
-    rates_flat = np.broadcast_to(rates.reshape(rates.shape + (1,) * len(batch)), shape).reshape(-1)
-    runs_flat = np.broadcast_to(W, shape + W.shape[-3:]).reshape((-1,) + W.shape[-3:])
-    chunk = max(1, CHUNK_BYTES // (W.shape[-1] ** 2 * W.dtype.itemsize))
-    parts = [
-        _chunk(runs_flat[i : i + chunk], M, rates_flat[i : i + chunk], steps, recorded, observe or {}, singular_values)
-        for i in range(0, len(rates_flat), chunk)
-    ]
-
-    joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    joined = {key: a.reshape(shape + a.shape[1:]) for key, a in joined.items()}
+    rates = np.broadcast_to(rates.reshape(rates.shape + (1,) * len(batch)), shape).reshape(-1)
+    runs = np.broadcast_to(W, shape + layers).reshape((-1,) + layers)
+    out = {"weights": np.empty(runs.shape, runs.dtype), "diverged_at": np.full(len(runs), -1)}
+    chunk = max(1, CHUNK_BYTES // (layers[-1] ** 2 * W.dtype.itemsize))
+    for i in range(0, len(runs), chunk):
+        part = slice(i, i + chunk)
+        loop = loops.Loop(runs[part], M, rates[part].astype(W.dtype))
+        with loops.one_thread(), np.errstate(over="ignore", invalid="ignore"):
+            _chunk(loop, plan, part, out)
+    out = {name: value.reshape(shape + value.shape[1:]) for name, value in out.items()}
     return Run(
-        weights=joined.pop("weights"),
-        steps=recorded,
-        loss=joined.pop("loss"),
-        singular_values=joined.pop("singular_values", None),
-        diverged=joined["diverged_at"] >= 0,
-        diverged_at=joined.pop("diverged_at"),
-        learning_rate=rates_flat.reshape(shape),
-        observed={name: joined[f"observed {name}"] for name in observe or {}},
+        weights=out["weights"],
+        steps=plan.recorded,
+        loss=out["loss"],
+        singular_values=out.get("singular_values"),
+        diverged=out["diverged_at"] >= 0,
+        diverged_at=out["diverged_at"],
+        learning_rate=rates.reshape(shape),
+        observed={name: out[f"observed {name}"] for name in plan.observe},
     )
 
 
@@ -196,87 +181,113 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     return solution.y.T.reshape((-1,) + W.shape)
 
 
-def _advance(parts, M, rates):
-    """One update of a list of layers; returns the new layers and the product and residual of the old ones."""
-    products = network.prefixes(parts)
-    residual = products[-1] - M
-    gradients = network.sweep_back(parts, products, residual)
-    return [w - rates * g for w, g in zip(parts, gradients)], products[-1], residual
+@dataclass(frozen=True)
+class _Plan:
+    """What a run records."""
+
+    steps: int
+    recorded: np.ndarray  # numbers of the recorded states
+    observe: dict
+    singular_values: bool
 
 
-def _chunk(W, M, rates, steps, recorded, observe, singular_values):
-    """Descend a few runs W (n, L, d, d) together, in blocks of steps; see `descend`."""
-    n, depth, width, _ = W.shape
-    rates = rates.astype(W.dtype)
-    parts = [np.ascontiguousarray(part) for part in network.layers(W)]
-    single = n == 1  # two-dimensional products skip the overhead of a batch and give the same bits
-    parts = [part[0] for part in parts] if single else parts
-    held = width**2 * n * W.dtype.itemsize * (depth if observe else 1)
-    block = int(np.clip(BLOCK_BYTES // held, 1, 256))
-    wanted = np.zeros(steps + 1, bool)
-    wanted[recorded] = True
-    diverged_at = np.full(n, -1)
-    out = {}
-
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, steps + 1, block):
-            stop = min(start + block, steps + 1)
-            before, states, products, losses = parts, [], [], []
-            for t in range(start, stop):
-                after, P, R = _advance(parts, M, rates[0] if single else rates[:, None, None])
-                losses.append((R * R).sum((-2, -1)) / 2)
-                if wanted[t]:
-                    products.append(P)
-                    states.append(parts if observe else None)
-                parts = after if t < steps else parts
-            losses = np.stack(losses).reshape(stop - start, n)
-            failed = ~_finite(losses)
-            if failed.any():
-                parts, rates = _stop_diverged(diverged_at, failed, before, parts, M, rates, start)
-            if products:
-                chosen = np.flatnonzero(wanted[start:stop])
-                dead = (diverged_at >= 0) & (start + chosen[:, None] >= diverged_at)
-                record = {"loss": losses[chosen]}
-                if singular_values:
-                    record["singular_values"] = _singular_values(np.stack(products).reshape(-1, n, width, width), dead)
-                record |= _observe(observe, states, dead, (-1, n, depth, width, width))
-                for key, value in record.items():
-                    mask = dead.reshape(dead.shape + (1,) * (value.ndim - 2))
-                    out.setdefault(key, []).append(np.where(mask, np.inf, value).swapaxes(0, 1))
-
-    stacked = np.stack(parts, axis=-3)
-    joined = {key: np.concatenate(blocks, axis=1) for key, blocks in out.items()}
-    return joined | {"weights": stacked[None] if single else stacked, "diverged_at": diverged_at}
+def _plan(W, M, learning_rate, steps, keep, every, observe, singular_values):
+    """The arguments of `descend`, checked."""
+    W, M = validate.weights(W, M, numpy_only=True)
+    W = W.astype(np.result_type(W, M), copy=False)
+    rates = validate.positive("learning_rate", learning_rate)
+    if np.any(rates.astype(W.dtype) == 0):
+        raise ValueError(f"learning_rate: got {learning_rate!r}, which is zero in {W.dtype}, the dtype of the run")
+    steps = validate.integer("steps", steps, least=0)
+    every = validate.integer("every", every, least=1)
+    first = 0 if keep is None else max(0, steps + 1 - validate.integer("keep", keep, least=1))
+    validate.storable("steps", ((steps + 1 - first) // every,))
+    recorded = np.arange(-(-first // every) * every, steps + 1, every)
+    singular_values = validate.flag("singular_values", singular_values)
+    if observe is not None and not (isinstance(observe, dict) and all(callable(f) for f in observe.values())):
+        raise ValueError(f"observe: got {validate.short(observe)}, needs a dict of functions")
+    if recorded.size == 0:
+        raise ValueError(f"every: got {every}, but none of the states {first} to {steps} is a multiple of it")
+    return W, M, rates, _Plan(steps, recorded, observe or {}, singular_values)
 
 
-def _stop_diverged(diverged_at, failed, before, parts, M, rates, start):
-    """Set runs that failed in this block back to their last finite state, and their rate to zero."""
-    single = parts[0].ndim == 2
-    parts, rates = [part.copy() for part in parts], rates.copy()
-    for i in np.flatnonzero(failed.any(axis=0) & (diverged_at < 0)):
-        count = int(np.argmax(failed[:, i]))
-        diverged_at[i] = start + count
-        state = before if single else [part[i] for part in before]
-        for _ in range(count - 1):
-            state, _, _ = _advance(state, M, rates[i])
-        for part, layer in zip(parts, state):
-            part[... if single else i] = layer
-        rates[i] = 0
-    return parts, rates
+def _chunk(loop, plan, runs, out):
+    """Descend the runs of one chunk together, in blocks of steps, and put what is recorded of them into `out`."""
+    before, at = loop.read(), 0  # a state to walk again from, and its number
+    final, diverged_at = before.copy(), np.full(len(before), -1)
+    block = _block(loop, plan)
+    products, room = loop.room(block), loop.room(block)
+    for start in range(0, plan.steps + 1, block):
+        count = min(block, plan.steps + 1 - start)
+        states = slice(*np.searchsorted(plan.recorded, (start, start + count)))
+        chosen = plan.recorded[states] - start
+        if chosen.size == 0:
+            whole = loop.skip(count - 1)
+            end = loop.read()
+            if whole & loop.skip(1):
+                before, at = end, start + count - 1
+                continue
+            loop.write(before)  # some loss may have left the floating range: again, with a look at each
+            loop.skip(start - at)
+        history, end = _walk(loop, products[:count], chosen if plan.observe else ())
+        losses = loop.losses(products[:count], room[:count])
+        failed = ~_finite(losses) & (diverged_at < 0)
+        if failed.any():
+            diverged_at = np.where(failed.any(axis=0), start + failed.argmax(axis=0), diverged_at)
+            _set_back(loop, before, at, final, np.where(failed.any(axis=0), diverged_at, -1))
+            end[failed.any(axis=0)] = 0
+        if chosen.size:
+            dead = (diverged_at >= 0) & (start + chosen[:, None] >= diverged_at)
+            record = {"loss": losses[chosen]}
+            if plan.singular_values:
+                kept = products[:count] if chosen.size == count else products[chosen]
+                record["singular_values"] = loop.singular_values(kept, dead)
+            record |= _observe(plan.observe, history, dead)
+            for name, value in record.items():
+                _put(out, name, runs, states, value, dead, plan.recorded.size)
+        before, at = end, start + count - 1
+    alive = diverged_at < 0
+    final[alive] = before[alive]
+    out["weights"][runs], out["diverged_at"][runs] = final, diverged_at
 
 
-def _singular_values(products, dead):
-    """Singular values of (k, n, d, d) products, in float64 where LAPACK has no routine for the dtype."""
-    P = products if products.dtype in (np.float32, np.float64) else products.astype(float)
-    return np.linalg.svd(np.where(dead[..., None, None], 0, P), compute_uv=False)
+def _block(loop, plan):
+    """Steps that are taken between two looks at what was recorded: few enough for what is held back meanwhile."""
+    held = loop.product.nbytes * (len(loop.weights) if plan.observe else 1)
+    return min(int(np.clip(BLOCK_BYTES // held, 1, 256)), plan.steps + 1)
 
 
-def _observe(observe, states, dead, shape):
+def _walk(loop, products, chosen):
+    """Advance through the states of a block; return those that are `chosen`, and the last one, before its update."""
+    history, t, last = [], 0, len(products) - 1
+    for stop in chosen:
+        loop.record(products[t:stop])
+        history.append(loop.read())
+        t = stop
+    loop.record(products[t:last])
+    end = loop.read()
+    loop.record(products[last:])
+    return history, end
+
+
+def _set_back(loop, before, at, final, diverged_at):
+    """Put the last state with a finite loss of the runs that diverge (where not -1) into `final`; rest them at zero."""
+    now = loop.read()
+    loop.write(before)
+    for step in np.unique(diverged_at[diverged_at >= 0]):
+        number = max(step - 1, 0)
+        loop.skip(number - at)
+        final[diverged_at == step], at = loop.read()[diverged_at == step], number
+    loop.write(now)
+    loop.retire(diverged_at >= 0)
+
+
+def _observe(observe, history, dead):
     """Values of the user's functions on the recorded states; states past divergence are shown as zeros."""
     if not observe:
         return {}
-    history = np.stack([np.stack(parts, axis=-3) for parts in states]).reshape(shape)
-    history = np.where(dead[..., None, None, None], 0, history)
+    history = np.stack(history)
+    history[dead] = 0
     values = {f"observed {name}": np.asarray(function(history)) for name, function in observe.items()}
     for name, value in values.items():
         if value.shape[:2] != history.shape[:2]:
@@ -285,6 +296,17 @@ def _observe(observe, states, dead, shape):
                 f"shape {history.shape}, needs {history.shape[:2]} in front"
             )
     return values
+
+
+def _put(out, name, runs, states, value, dead, count):
+    """Write the values (k, n, ...) of k states of one chunk into their places in ``out[name]``."""
+    value = np.where(dead.reshape(dead.shape + (1,) * (value.ndim - 2)), np.inf, value).swapaxes(0, 1)
+    if name not in out:
+        out[name] = np.empty((len(out["diverged_at"]), count) + value.shape[2:], value.dtype)
+    if out[name].shape[2:] != value.shape[2:]:
+        raise ValueError(f"observe: the function {name.removeprefix('observed ')!r} changed the shape of its values")
+    out[name] = out[name].astype(np.result_type(out[name], value), copy=False)
+    out[name][runs, states] = value
 
 
 def _finite(values):

@@ -1,8 +1,11 @@
 """Gradient descent against a loop that is written out, batches against single runs, divergence, and gradient flow."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import mpmath
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 
 from eoslib import descent, network
@@ -168,6 +171,57 @@ def test_flow_is_the_limit_of_descent():
     end = descent.flow(W, M, [20.0])[0]
     errors = [np.abs(descent.descend(W, M, 20.0 / n, n, keep=1).weights - end).max() for n in (4000, 8000)]
     assert 1.9 < errors[0] / errors[1] < 2.1  # first order in the learning rate
+
+
+def test_the_last_finite_state_is_found_wherever_in_a_block_a_run_diverges(monkeypatch):
+    """The blocks are made shorter one by one, so that the first infinite loss falls on their ends and between them."""
+    W, M = setting()
+    for size in range(1, 9):
+        for keep in (None, 1):  # with a look at each loss, and without
+            monkeypatch.setattr(descent, "BLOCK_BYTES", size * 2 * 200)
+            run = descent.descend(W, M, [0.2, 0.05], 900, keep=keep)
+            assert run.diverged.all() and not run.loss[:, -1:].max() < np.inf
+            for w, at, rate in zip(run.weights, run.diverged_at, run.learning_rate):
+                assert np.isfinite(network.loss(w, M))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    a, b, c = w - rate * network.gradient(w, M)
+                    assert not np.isfinite(np.sum((c @ b @ a - M) ** 2)), (size, keep, at)
+
+
+def test_a_loss_beyond_the_floating_range_is_seen_though_the_run_comes_back():
+    """A single layer with rate one jumps to its target from any start: only the first loss overflows."""
+    run = descent.descend(np.full((1, 1, 1), 1e200), np.eye(1), 0.5, 1500, keep=1)
+    assert run.diverged_at == 0 and np.isinf(run.loss).all() and run.weights == 1e200
+
+
+@pytest.mark.parametrize("observe", [None, {"whole": lambda w: (w[..., 0, 0, 0] > 0).astype(int)}])
+def test_what_is_observed_keeps_its_kind_and_its_shape(observe):
+    W, M = setting()
+    run = descent.descend(W, M, [0.02, 0.2], 600, observe=observe)
+    for value in run.observed.values():
+        assert value.shape == (2, 601) and set(np.unique(value)) <= {0, 1, np.inf}
+    changing = iter(range(1, 100))
+    with pytest.raises(ValueError, match="^observe: .*'x' changed the shape"):
+        descent.descend(W, M, 0.02, 600, observe={"x": lambda w: np.zeros(w.shape[:2] + (next(changing),))})
+
+
+def test_one_thread_inside_and_the_callers_count_afterwards():
+    def count():
+        return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+
+    seen, (W, M) = [], setting()
+    watch = {"threads": lambda w: seen.append(count()) or w[..., 0, 0, 0]}
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        descent.descend(W, M, 0.02, 300, observe=watch)
+        assert set().union(*seen) == {1} and count() == {2}
+        with pytest.raises(ZeroDivisionError):
+            descent.descend(W, M, 0.02, 3, observe={"fails": lambda w: 1 / 0})
+        assert count() == {2}
+    before = count()
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(descent.descend, W, M, 0.02, 300) for _ in range(8)]
+        assert all(np.array_equal(run.result().loss, runs[0].result().loss) for run in runs)
+    assert count() == before
 
 
 BAD = [
