@@ -71,7 +71,7 @@ def test_checks_that_cannot_fail_are_reported(examined):
 
 
 def test_a_reason_answers_for_its_survivor_and_for_no_other(examined):
-    rows, faults = examined
+    rows, _ = examined
     blind = [rows["a blind check"]]
     survivors = [key for key, (fate, _) in blind[0]["fates"].items() if fate == "survived"]
     assert survivors
@@ -88,7 +88,11 @@ MUTATED = {
     "assert not rho > 0.2": ["rho > 0.2 -> rho > 0.1"],
     "assert low < bound": ["low < bound -> low < bound - abs(bound) / 2"],
     "assert 2 < q < 3": ["2 < q < 3 -> 4 < q < 6"],
-    "assert np.isclose(v[0], L * m**2, rtol=1e-9)": ["v[0] -> v[1]", "L * m ** 2 -> (L + 1) * m ** 2", "m ** 2 -> m ** 3"],
+    "assert np.isclose(v[0], L * m**2, rtol=1e-9)": [
+        "v[0] -> v[1]",
+        "L * m ** 2 -> (L + 1) * m ** 2",
+        "m ** 2 -> m ** 3",
+    ],
     "c = 2 * q\nunused = 3 * q\nprint(4 * q)\nassert c == q": ["2 * q -> 3 * q"],
     "rng = np.random.default_rng(3)\nassert [f(rng, k) for k in range(2, 9)] == g": [],
 }

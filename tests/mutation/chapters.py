@@ -248,15 +248,16 @@ def examine(path, *, most=MOST, only=None):
             faults.append(fault)
         fates, start = {}, time.perf_counter()
         limit = 10 + 5 * cell.seconds + 3 * sum(after.seconds for after, _ in chapter.dependents(cell))
-        for mutant in claim_mutants.mutants(cell.tree, wanted, limit=most and (most if cell.is_check else MOST_DEFINING)):
+        number = most and (most if cell.is_check else MOST_DEFINING)
+        for mutant in claim_mutants.mutants(cell.tree, wanted, limit=number):
             code = mutant.source(cell.tree)
             fate = forked(lambda code=code, cell=cell: chapter.run_changed(cell, code), limit)
             fates[mutant.key] = [fate, None] if isinstance(fate, str) else fate
         took = time.perf_counter() - start
-        row = {"cell": cell.name, "number": cell.number, "check": cell.is_check, "seconds": took, "once": cell.seconds, "fates": fates}
-        rows.append(row)
-        counts = Counter(fate for fate, _ in fates.values())
-        print(f"{took:6.1f} s  {cell.number:3d} {'check' if cell.is_check else '     '} {dict(counts)} {cell.name}", file=sys.stderr, flush=True)
+        rows.append({"cell": cell.name, "number": cell.number, "check": cell.is_check, "fates": fates})
+        counts = dict(Counter(fate for fate, _ in fates.values()))
+        kind = "check" if cell.is_check else "other"
+        print(f"{took:6.1f} s  {cell.number:3d} {kind} {counts} {cell.name}", file=sys.stderr, flush=True)
     return rows, faults
 
 
@@ -265,9 +266,9 @@ def judge(rows, faults, reasons):
     complaints = list(faults)
     for row in rows:
         given = reasons.get(row["cell"], {})
-        survivors = [key for key, (fate, _) in row["fates"].items() if fate == "survived"]
-        complaints += [f"{row['cell']}: survives without a reason: {key}" for key in survivors if key not in given]
-        complaints += [f"{row['cell']}: has a reason but no survivor: {key}" for key in given if key not in survivors]
+        alive = [key for key, (fate, _) in row["fates"].items() if fate == "survived"]
+        complaints += [f"{row['cell']}: survives without a reason: {key}" for key in alive if key not in given]
+        complaints += [f"{row['cell']}: has a reason but no survivor: {key}" for key in given if key not in alive]
         own = [1 for fate, where in row["fates"].values() if fate == "killed" and where == row["number"]]
         if row["check"] and not own:
             complaints.append(f"{row['cell']}: kills no mutant of its own claim")
@@ -283,8 +284,19 @@ def table(name, rows, reasons):
         counts.update(fate for fate, _ in row["fates"].values())
         given = reasons.get(row["cell"], {})
         explained += sum(fate == "survived" and key in given for key, (fate, _) in row["fates"].items())
-    checks, total = sum(row["check"] for row in rows), sum(counts.values())
-    return f"| {name} | {checks} | {total} | {counts['killed']} | {counts['error']} | {counts['survived']} | {explained} |"
+    numbers = [sum(row["check"] for row in rows), sum(counts.values())]
+    numbers += [*(counts[fate] for fate in ("killed", "error", "survived")), explained]
+    return f"| {name} | " + " | ".join(map(str, numbers)) + " |"
+
+
+def survivors(rows, reasons):
+    """Cell -> surviving mutant -> its reason, or nothing."""
+    left = {}
+    for row in rows:
+        for key, (fate, _) in row["fates"].items():
+            if fate == "survived":
+                left.setdefault(row["cell"], {})[key] = reasons.get(row["cell"], {}).get(key, "")
+    return left
 
 
 def read_reasons():
@@ -304,12 +316,15 @@ def main():
     names = options.names or [p.stem for p in sorted((ROOT / "chapters").glob("*.md")) if is_notebook(p)]
     sys.path.insert(0, str(ROOT))
     failed = False
-    print("| chapter | check cells | mutants | killed | by error | survived | explained |\n" + "| --- |" + 6 * " ---: |")
+    print("| chapter | check cells | mutants | killed | by error | survived | explained |")
+    print("| --- |" + 6 * " ---: |")
     for name in names:
         path, most = ROOT / "chapters" / f"{name}.md", None if options.all else MOST
         answer = forked(lambda path=path, most=most: examine(path, most=most, only=options.cell))
         if isinstance(answer, str):
-            sys.exit(f"{name}: does not run")
+            print(f"{name}: does not run", file=sys.stderr)
+            failed = True
+            continue
         rows, faults = answer
         reasons = stored.get(name, {})
         print(table(name, rows, reasons), flush=True)
@@ -319,8 +334,7 @@ def main():
         if options.save:
             (options.save / f"{name}.json").write_text(json.dumps([rows, faults]))
         if options.show:
-            left = {r["cell"]: {k: reasons.get(r["cell"], {}).get(k, "") for k, (f, _) in r["fates"].items() if f == "survived"} for r in rows}
-            print(yaml.safe_dump({name: {k: v for k, v in left.items() if v}}, width=1000, sort_keys=False, allow_unicode=True))
+            print(yaml.safe_dump({name: survivors(rows, reasons)}, width=1000, sort_keys=False, allow_unicode=True))
     sys.exit(failed)
 
 

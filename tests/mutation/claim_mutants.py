@@ -15,15 +15,17 @@ from dataclasses import dataclass, field
 
 DEPTHS = {"L", "depth"}
 # their positional numbers are part of what is said; the first argument is a formula
-SAYING = {"subs", "diff", "coeff", "prove", "isclose", "allclose", "limit", "array_equal", "fill_diagonal"}
-LOOKING = {
-    *("range", "default_rng", "linspace", "arange", "geomspace", "logspace", "zeros", "ones", "full", "round", "Symbol"),
-    *("symbols", "standard_normal", "uniform", "normal", "reshape", "print", "glue", "enumerate", "seed", "integers"),
-    *("Fraction", "len", "N", "evalf", "eye", "download", "initialise", "astype"),
-}
+SAYING = {"subs", "diff", "coeff", "prove", "isclose", "allclose", "limit", "array_equal"}
+LOOKING = set(
+    "range default_rng linspace arange geomspace logspace zeros ones full round Symbol symbols standard_normal uniform"
+    " normal reshape print glue enumerate seed integers Fraction len N evalf eye download initialise astype".split()
+)
 SMALL = 1e-2  # a number below this beside a formula is a tolerance or a step of a difference quotient
 DEVIATION = re.compile(r"err|off|resid|miss|diff|drift|deviat|gap|worst|apart|distance|tol|eps|round|slack|left")
-SETTING = re.compile(r"^((\w+_)?rates?|learning_rates?|(\w+_)?(start|begin|push|grid|scale|scales)|q_values?|eta_value|steps?|draw)$")
+# parameters of an experiment, which hold no claim
+SETTING = re.compile(
+    r"^((\w+_)?(rates?|start|begin|push|grid|scales?)|learning_rates?|q_values?|eta_value|steps?|draw)$"
+)
 SHOWING = re.compile(r"^(print|glue|display|plt|plot|axis|axes|figure|series|panel)\b")
 
 
@@ -106,7 +108,7 @@ def is_tolerance(big, small):
         return True
     if any(DEVIATION.search(name) for name in names(small)) and number(big) is not None:
         return True
-    if isinstance(small, ast.Call) or isinstance(small, ast.BinOp):
+    if isinstance(small, ast.Call | ast.BinOp):
         for node in ast.walk(small):
             if isinstance(node, ast.Call) and called(node) in ("abs", "norm", "fabs"):
                 return any(isinstance(n, ast.BinOp) and isinstance(n.op, ast.Sub) for n in ast.walk(node))
@@ -173,7 +175,8 @@ class Finder:
         node = get(slot)
         value = number(node.slice)
         if isinstance(value, int) and isinstance(node.ctx, ast.Load):
-            self.propose((node, "slice", None), literal(0 if value in (-1, 1) else value + (1 if value >= 0 else -1)), slot)
+            other = 0 if value in (-1, 1) else value + (1 if value > -1 else -1)
+            self.propose((node, "slice", None), literal(other), slot)
         self.expression((node, "value", None))
         if not any(isinstance(n, ast.Slice) for n in ast.walk(node.slice)):
             self.expression((node, "slice", None))
@@ -253,7 +256,7 @@ class Finder:
             self.expression(side)
 
     def tighter(self, small, big, shown):
-        """`small < big` with a literal bound moved by a factor (ten where it is an order of magnitude), or the gap halved."""
+        """`small < big` with a literal bound moved by two (ten where it is an order of size), else with half the room."""
         for side, grows in ((small, True), (big, False)):
             value = number(get(side))
             if value:
@@ -266,7 +269,8 @@ class Finder:
             if value == 0:
                 self.expression(big if grows else small)
                 return
-        half = ast.BinOp(ast.Call(ast.Name("abs", ast.Load()), [copy.deepcopy(get(big))], []), ast.Div(), ast.Constant(2))
+        size = ast.Call(ast.Name("abs", ast.Load()), [copy.deepcopy(get(big))], [])
+        half = ast.BinOp(size, ast.Div(), ast.Constant(2))
         self.propose(big, ast.BinOp(get(big), ast.Sub(), half), shown)
 
     def window(self, slot):
@@ -304,7 +308,8 @@ class Finder:
             if all(SETTING.match(name) for name in stored(node)):
                 return
             if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add | ast.Sub):
-                self.propose((node, "op", None), ast.Sub() if isinstance(node.op, ast.Add) else ast.Add(), (Show(node), "node", None))
+                other = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
+                self.propose((node, "op", None), other, (Show(node), "node", None))
             self.expression((node, "value", None))
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and names(node) & needed:
             self.expression((node, "value", None))
@@ -324,7 +329,6 @@ def stored(node):
     """Names that a statement binds or changes in place."""
     bound = names(node, ast.Store)
     bound |= {n.name for n in ast.walk(node) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-    bound |= {a.asname or a.name.split(".")[0] for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names}
     return bound | changed(node)
 
 
