@@ -246,6 +246,7 @@ CALLS = [
         layer_singular_values=(np.ones((3, 2)), "array"),
         target_singular_values=((2.0, 1.0), "array"),
     ),
+    call(hessian.spectrum_reduced, W=(W, "array"), M=(M, "array"), tolerance=(1e-10, "number")),
     call(
         network.target,
         singular_values=VALUES,

@@ -138,6 +138,97 @@ def test_spectrum_aligned_refuses(layers, target, name):
         hessian.spectrum_aligned(layers, target)
 
 
+def run_states(start, depth, width, symmetric):
+    """States of a run just beyond the edge: the saddle, the rise, and the oscillation."""
+    rng = np.random.default_rng(depth * width)
+    t = network.target((10.0, 9.5, 2.0), width, rng=rng, symmetric=symmetric)
+    scale = 0.1 if depth < 5 else 0.3  # deeper networks leave the saddle later
+    W = network.initialise(start, depth=depth, width=width, scale=scale, rng=rng)
+    rate = 1.01 * 2 / (depth * 10 ** (2 - 2 / depth))
+    run = descent.descend(W, t.matrix, rate, 2000, every=125, observe={"W": lambda W: W}, singular_values=False)
+    assert not run.diverged and np.ptp(run.loss[-8:]) > 1e-4  # still oscillating
+    return run.observed["W"], t
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("start", ["unbalanced", "orthogonal", "balanced"])
+@pytest.mark.parametrize("depth, width", [(2, 10), (3, 10), (4, 10), (5, 10), (2, 15), (3, 15)])
+def test_spectrum_reduced_is_the_dense_one_along_runs(depth, width, start, symmetric):
+    states, t = run_states(start, depth, width, symmetric)
+    values, counts = hessian.spectrum_reduced(states, t.matrix)
+    k = 6 if start == "balanced" and not symmetric else 3
+    assert values.shape == (17, depth * (k**2 + 2 * k + 3)) and np.all(counts.sum(axis=-1) == depth * width**2)
+    for i in range(0, 17, 4):
+        dense = np.linalg.eigvalsh(hessian.dense(states[i], t.matrix))[::-1]
+        # LAPACK on up to 700 parameters: some tens of ulp of the largest modulus
+        assert_allclose(np.repeat(values[i], counts[i]), dense, atol=3e-14 * np.abs(dense).max())
+
+
+@pytest.mark.parametrize("start", ["unbalanced", "balanced"])
+@pytest.mark.parametrize("width", [3, 4, 5, 6])
+def test_spectrum_reduced_with_few_other_directions_or_none(start, width):
+    states, t = run_states(start, 3, width, False)
+    for W in states[[0, 5, 16]]:
+        values, counts = hessian.spectrum_reduced(W, t.matrix)
+        dense = np.linalg.eigvalsh(hessian.dense(W, t.matrix))[::-1]
+        assert np.all(counts > 0)
+        assert_allclose(np.repeat(values, counts), dense, atol=3e-14 * np.abs(dense).max())
+
+
+def test_spectrum_reduced_of_wide_networks_is_that_of_the_aligned_form():
+    """Width 100, where 30,000 eigenvalues have no dense matrix to come from: the closed form of aligned networks."""
+    rng = np.random.default_rng(0)
+    sigma, s = np.array([10.0, 9.5, 2.0]), np.full((3, 100), 0.1)
+    s[:, :3], s[2, 3:] = sigma ** (1 / 3) + 0.1 * rng.standard_normal((3, 3)), 0.0
+    closed = hessian.spectrum_aligned(s, sigma)
+    values, counts = hessian.spectrum_reduced(*aligned_network(s, sigma, rng))
+    # products of matrices of width 100 with orthogonal ones: some hundred ulp
+    assert_allclose(np.repeat(values, counts), closed, atol=1e-13 * closed[0])
+
+
+def test_spectrum_reduced_of_a_zero_target_of_batches_and_of_sizes():
+    W = np.stack([network.initialise("balanced", depth=3, width=5, scale=a) for a in (0.5, 2.0)]).reshape(2, 1, 3, 5, 5)
+    values, counts = hessian.spectrum_reduced(W, np.zeros((5, 5)))
+    dense = np.linalg.eigvalsh(hessian.dense(W, np.zeros((5, 5))))[..., ::-1]
+    assert values.shape[:2] == (2, 1) and values.shape == counts.shape
+    for i in range(2):
+        assert_allclose(np.repeat(values[i, 0], counts[i, 0]), dense[i, 0], atol=1e-14 * dense[i, 0, 0])
+    assert hessian.spectrum_reduced(W[:0], np.eye(5))[0].shape[:2] == (0, 1)
+    states, t = run_states("orthogonal", 3, 6, False)
+    plain, counts = hessian.spectrum_reduced(states[16], t.matrix)
+    for size in (1e-170, 1e170):  # of the Hessian
+        kappa = size ** (1 / 4)
+        scaled, again = hessian.spectrum_reduced(kappa * states[16], kappa**3 * t.matrix)
+        assert_allclose(np.repeat(scaled, again) / kappa**4, np.repeat(plain, counts), atol=1e-13 * plain[0])
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e-6, 1e-4])
+def test_spectrum_reduced_errs_by_no_more_than_its_bound(size):
+    states, t = run_states("unbalanced", 4, 8, False)
+    W = states[16] + size * np.random.default_rng(0).standard_normal(states[16].shape)
+    with pytest.raises(ValueError, match="^W: got layers that are .* away"):
+        hessian.spectrum_reduced(W, t.matrix)
+    values, counts = hessian.spectrum_reduced(W, t.matrix, tolerance=1e-2)
+    dense = np.linalg.eigvalsh(hessian.dense(W, t.matrix))[::-1]
+    omega, rho = np.linalg.norm(W, 2, axis=(-2, -1)).max(), np.linalg.norm(network.product(W) - t.matrix)
+    delta = np.linalg.norm(W - states[16], 2, axis=(-2, -1)).max()
+    bound = 3 * (3 * 4 * omega**5 + 2 * omega * rho) * 4 * delta  # its form is at most a few delta from W too
+    error = np.abs(np.repeat(values, counts) - dense).max()
+    assert 1e-3 * size < error < bound
+
+
+def test_spectrum_reduced_refuses_what_has_another_form():
+    t = network.target((3.0, 1.0), 6, rng=np.random.default_rng(0))
+    gaussian = network.initialise("gaussian", depth=3, width=6, scale=0.3, rng=np.random.default_rng(1))
+    uneven = network.initialise("unbalanced", depth=3, width=6, scale=0.3)
+    uneven[0] = uneven[0] @ (np.eye(6) + 1e-3 * np.outer(t.right[:, 4], t.right[:, 4]))  # one of the others differs
+    leaking = network.initialise("unbalanced", depth=3, width=6, scale=0.3)
+    leaking[0] = leaking[0] + 1e-3 * np.outer(t.right[:, 0], t.right[:, 4])
+    for W in (gaussian, uneven, leaking):
+        with pytest.raises(ValueError, match="^W: got layers that are"):
+            hessian.spectrum_reduced(W, t.matrix)
+
+
 @pytest.mark.parametrize("depth", range(2, 9))
 def test_escape_law_and_exact_time_differ_by_the_right_constant(depth):
     """Matching to a balanced mode, whose time from x to the half is exact, gives the next term; zero for two layers."""
