@@ -5,8 +5,10 @@ Descent is :math:`W_\ell \leftarrow W_\ell - \eta \nabla_\ell f(W)` for all laye
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +20,8 @@ from . import loops, network, validate
 CHUNK_BYTES = 96 * 1024
 # Products (or whole states) held back so that their singular values are taken in one batched call.
 BLOCK_BYTES = 8 * 1024 * 1024
+# Most steps between two looks at whether a run diverges, where nothing is recorded.
+MOST_STEPS = 4096
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,15 @@ def descend(
     every: int = 1,
     observe: dict[str, Callable] | None = None,
     singular_values: bool = True,
+    compiled: bool = False,
+    device: Any = None,
 ) -> Run:
     r"""Run gradient descent and record the loss and the singular values of the end-to-end matrix.
 
-    Runs are independent: a batch gives bit for bit what its runs give one by one. NumPy computes on one thread meanwhile
-    (`loops.one_thread`).
+    Runs are independent: a batch gives bit for bit what its runs give one by one (on the CPU; a device may choose another
+    algorithm for another number of runs). NumPy computes on one thread meanwhile (`loops.one_thread`). Neither numba nor
+    torch is used unless asked for by `compiled` or `device`: with them results agree to rounding, and beyond
+    :math:`2/\lambda_{12}`, where rounding between the modes grows, only in their statistics.
 
     Parameters
     ----------
@@ -73,6 +81,11 @@ def descend(
         array of shape (k, n, ...). (n counts the runs of one chunk.)
     singular_values : bool
         Pass ``False`` to leave them out; they are most of the cost for d >= 50.
+    compiled : bool
+        Use the kernels of `eoslib.compiled` (numba, the extra ``fast``; float64 only), which are faster for batches, and
+        the more so the smaller d is. They are compiled on first use, in about a second for each width.
+    device : str or torch.device, optional
+        Run on this device of torch, as ``"cuda"`` (float32 or float64; see `eoslib.cuda`).
 
     Returns
     -------
@@ -81,7 +94,8 @@ def descend(
     Raises
     ------
     ValueError
-        On wrong shapes, entries that are not finite, rates that are not positive, or counts below their least value.
+        On wrong shapes, entries that are not finite, rates that are not positive, or counts below their least value; if
+        numba is missing for `compiled`, or torch does not find `device`.
 
     Examples
     --------
@@ -99,12 +113,12 @@ def descend(
     rates = np.broadcast_to(rates.reshape(rates.shape + (1,) * len(batch)), shape).reshape(-1)
     runs = np.broadcast_to(W, shape + layers).reshape((-1,) + layers)
     out = {"weights": np.empty(runs.shape, runs.dtype), "diverged_at": np.full(len(runs), -1)}
-    chunk = max(1, CHUNK_BYTES // (layers[-1] ** 2 * W.dtype.itemsize))
+    make, chunk, block = _engine(validate.flag("compiled", compiled), device, runs, plan)
     for i in range(0, len(runs), chunk):
         part = slice(i, i + chunk)
-        loop = loops.Loop(runs[part], M, rates[part].astype(W.dtype))
+        loop = make(runs[part], M, rates[part].astype(W.dtype))
         with loops.one_thread(), np.errstate(over="ignore", invalid="ignore"):
-            _chunk(loop, plan, part, out)
+            _chunk(loop, plan, block, part, out)
     out = {name: value.reshape(shape + value.shape[1:]) for name, value in out.items()}
     return Run(
         weights=out["weights"],
@@ -211,50 +225,88 @@ def _plan(W, M, learning_rate, steps, keep, every, observe, singular_values):
     return W, M, rates, _Plan(steps, recorded, observe or {}, singular_values)
 
 
-def _chunk(loop, plan, runs, out):
+def _engine(compiled, device, runs, plan):
+    """What makes a loop for some runs, how many runs it takes at a time, and how many steps between two looks at it."""
+    make, chunk_bytes, block_bytes, least = loops.Loop, CHUNK_BYTES, BLOCK_BYTES, 1
+    if compiled:
+        module = _optional("compiled", compiled, "numba", runs.dtype, (np.float64,))
+        make, chunk_bytes, least = module.Loop, module.CHUNK_BYTES, module.LANES
+    if device is not None:
+        if compiled:
+            raise ValueError(f"device: got {validate.short(device)} and compiled=True, needs one or the other")
+        module = _optional("device", device, "torch", runs.dtype, (np.float32, np.float64))
+        make, chunk_bytes, block_bytes = module.on(device), module.CHUNK_BYTES, module.BLOCK_BYTES
+    one = runs.shape[-1] ** 2 * runs.dtype.itemsize
+    chunk = max(least, chunk_bytes // one)
+    held = one * min(chunk, len(runs)) * (runs.shape[1] if plan.observe else 1)
+    return make, chunk, min(int(np.clip(block_bytes // held, 1, 256)), plan.steps + 1)
+
+
+def _optional(name, value, package, dtype, dtypes):
+    """Import the module of a faster loop, which needs a package and a dtype."""
+    if dtype not in dtypes:
+        needs = " or ".join(np.dtype(wanted).name for wanted in dtypes)
+        raise ValueError(f"{name}: got {validate.short(value)} for a run in {dtype}, needs {needs}")
+    try:
+        return importlib.import_module("eoslib." + {"numba": "compiled", "torch": "cuda"}[package])
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ValueError(f"{name}: got {validate.short(value)}, needs the package {package}") from None
+
+
+def _chunk(loop, plan, block, runs, out):
     """Descend the runs of one chunk together, in blocks of steps, and put what is recorded of them into `out`."""
     before, at = loop.read(), 0  # a state to walk again from, and its number
     final, diverged_at = before.copy(), np.full(len(before), -1)
-    block = _block(loop, plan)
     products, room = loop.room(block), loop.room(block)
-    for start in range(0, plan.steps + 1, block):
-        count = min(block, plan.steps + 1 - start)
-        states = slice(*np.searchsorted(plan.recorded, (start, start + count)))
-        chosen = plan.recorded[states] - start
-        if chosen.size == 0:
+    start, careful, stride = 0, 0, block
+    while start <= plan.steps:
+        free = _free(plan, start)
+        if start >= careful and free >= block:  # nothing to record for a while: only see that it stays finite
+            count = min(free, stride)
             whole = loop.skip(count - 1)
             end = loop.read()
             if whole & loop.skip(1):
-                before, at = end, start + count - 1
+                before, at, start, stride = end, start + count - 1, start + count, min(2 * stride, MOST_STEPS)
                 continue
             loop.write(before)  # some loss may have left the floating range: again, with a look at each
             loop.skip(start - at)
+            careful, stride = start + count, block
+        count = min(block, plan.steps + 1 - start)
+        states = slice(*np.searchsorted(plan.recorded, (start, start + count)))
+        chosen = plan.recorded[states] - start
         history, end = _walk(loop, products[:count], chosen if plan.observe else ())
         losses = loop.losses(products[:count], room[:count])
         failed = ~_finite(losses) & (diverged_at < 0)
-        if failed.any():
-            diverged_at = np.where(failed.any(axis=0), start + failed.argmax(axis=0), diverged_at)
-            _set_back(loop, before, at, final, np.where(failed.any(axis=0), diverged_at, -1))
-            end[failed.any(axis=0)] = 0
-        if chosen.size:
-            dead = (diverged_at >= 0) & (start + chosen[:, None] >= diverged_at)
-            record = {"loss": losses[chosen]}
-            if plan.singular_values:
-                kept = products[:count] if chosen.size == count else products[chosen]
-                record["singular_values"] = loop.singular_values(kept, dead)
-            record |= _observe(plan.observe, history, dead)
-            for name, value in record.items():
-                _put(out, name, runs, states, value, dead, plan.recorded.size)
-        before, at = end, start + count - 1
+        new = failed.any(axis=0)
+        if new.any():
+            diverged_at = np.where(new, start + failed.argmax(axis=0), diverged_at)
+            _set_back(loop, before, at, final, np.where(new, diverged_at, -1))
+            end[new] = 0
+        dead = (diverged_at >= 0) & (start + chosen[:, None] >= diverged_at)
+        for name, value in _record(loop, plan, products[:count], losses, history, chosen, dead):
+            _put(out, name, runs, states, value, dead, plan.recorded.size)
+        before, at, start = end, start + count - 1, start + count
     alive = diverged_at < 0
     final[alive] = before[alive]
     out["weights"][runs], out["diverged_at"][runs] = final, diverged_at
 
 
-def _block(loop, plan):
-    """Steps that are taken between two looks at what was recorded: few enough for what is held back meanwhile."""
-    held = loop.product.nbytes * (len(loop.weights) if plan.observe else 1)
-    return min(int(np.clip(BLOCK_BYTES // held, 1, 256)), plan.steps + 1)
+def _free(plan, start):
+    """Number of states from `start` on that come before the next recorded one."""
+    upcoming = np.searchsorted(plan.recorded, start)
+    return (plan.recorded[upcoming] if upcoming < plan.recorded.size else plan.steps + 1) - start
+
+
+def _record(loop, plan, products, losses, history, chosen, dead):
+    """Names and values (k, n, ...) of what is recorded of the chosen states of a block."""
+    if chosen.size:
+        yield "loss", losses[chosen]
+        if plan.singular_values:
+            kept = products if chosen.size == len(products) else products[chosen]
+            yield "singular_values", loop.singular_values(kept, dead)
+        yield from _observe(plan.observe, history, dead).items()
 
 
 def _walk(loop, products, chosen):

@@ -76,20 +76,20 @@ class Loop:
     """
 
     def __init__(self, W: np.ndarray, M: np.ndarray, rates: np.ndarray):
-        n, depth, width, _ = W.shape
+        n, _, width, _ = W.shape
         self.shape = (n, width, width)
         single = n == 1
         self.weights = self._array(W[0] if single else W.swapaxes(0, 1))
         self.rates = rates[0] if single else self._array(rates[:, None, None])
         self.target = self._array(M)
         blas = single and W.dtype in (np.float32, np.float64)
-        self._compile(np, np.dot if blas else np.matmul)
+        self._prepare(np, np.dot if blas else np.matmul)
 
     @staticmethod
     def _array(value):
         return np.array(value, order="C")
 
-    def _compile(self, xp, dot):
+    def _prepare(self, xp, dot):
         """List the products of a step, with the arrays they go from and to."""
         depth, empty = len(self.weights), xp.empty_like
         self.gradients, self.residual, self.product = (

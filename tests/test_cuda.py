@@ -1,0 +1,95 @@
+"""Descent through torch: the same lines on a device. On the CPU everywhere, on a CUDA device where there is one."""
+
+import numpy as np
+import pytest
+import torch
+
+from eoslib import descent, network
+
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
+KINDS = [{}, {"keep": 20}, {"every": 13, "observe": {"norm": lambda w: (w * w).sum((-3, -2, -1))}}]
+
+
+def setting(depth, width, start="unbalanced"):
+    rng = np.random.default_rng(depth + width)
+    M = network.target((10, 9, 6)[:width], width, rng=rng).matrix
+    return network.initialise(start, depth=depth, width=width, scale=0.1, rng=rng), M, depth * 10 ** (2 - 2 / depth)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", KINDS, ids=["whole", "keep", "every"])
+@pytest.mark.parametrize(("depth", "width"), [(1, 3), (2, 5), (3, 1), (3, 20), (4, 5)])
+def test_a_device_agrees_with_the_cpu(device, kind, depth, width):
+    """Below the edge, where rounding does not grow: 400 steps move each entry by some 1e-13."""
+    W, M, S = setting(depth, width)
+    rates = np.array([0.5, 1.2, 1.9]) / S
+    here, there = descent.descend(W, M, rates, 400, **kind), descent.descend(W, M, rates, 400, device=device, **kind)
+    for name in ("weights", "loss", "singular_values", "learning_rate"):
+        ours, theirs = getattr(here, name), getattr(there, name)
+        assert type(theirs) is np.ndarray and theirs.dtype == ours.dtype
+        np.testing.assert_allclose(theirs, ours, rtol=1e-10, atol=1e-10)
+    for name, value in here.observed.items():
+        np.testing.assert_allclose(there.observed[name], value, rtol=1e-10)
+    assert np.array_equal(here.steps, there.steps) and not there.diverged.any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("keep", [None, 3])
+def test_divergence_on_a_device(device, keep):
+    W, M, S = setting(3, 5)
+    rates = np.array([1.0, 8.0, 1.5, 40.0]) / S
+    here, there = (descent.descend(W, M, rates, 900, keep=keep, device=where) for where in (None, device))
+    assert there.diverged.tolist() == [False, True, False, True] and np.isfinite(there.weights).all()
+    assert np.abs(there.diverged_at - here.diverged_at).max() <= 3  # the way out is chaotic
+    for w, at, rate, loss in zip(there.weights, there.diverged_at, rates, there.loss):
+        if at >= 0:
+            assert np.isfinite(network.loss(w, M)) and np.isinf(loss[-1])
+            with np.errstate(over="ignore", invalid="ignore"):
+                a, b, c = w - rate * network.gradient(w, M)
+                assert not np.isfinite(np.sum((c @ b @ a - M) ** 2))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_beyond_the_edge_the_cycle_is_the_same(device):
+    """A two-cycle of the first mode, which attracts: after it is reached, rounding does not grow either."""
+    W, M, S = setting(3, 5, "balanced")
+    M = np.diag([10.0, 6.0, 3.0, 0.0, 0.0])
+    rates = np.array([2.1, 2.2]) / S
+    ends = [descent.descend(W, M, rates, 4000, keep=2, device=where).singular_values for where in (None, device)]
+    assert np.abs(ends[0][:, 0] - ends[0][:, 1]).max() > 1
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_float32_stays_and_the_thread_count_is_left_alone(device):
+    W, M, S = setting(3, 5)
+    before = torch.get_num_threads()
+    run = descent.descend(W.astype(np.float32), M.astype(np.float32), 1 / S, 100, device=device)
+    assert run.weights.dtype == run.loss.dtype == np.float32 and torch.get_num_threads() == before
+    np.testing.assert_allclose(run.loss, descent.descend(W, M, 1 / S, 100).loss, rtol=1e-3)  # 100 steps of roundings
+
+
+@CUDA
+def test_many_runs_on_the_device_are_the_runs_one_by_one_to_rounding():
+    W, M, S = setting(3, 5)
+    rates = np.linspace(0.5, 1.9, 500) / S
+    together = descent.descend(W, M, rates, 300, keep=5, device="cuda")
+    for i in (0, 250, 499):
+        alone = descent.descend(W, M, rates[i], 300, keep=5, device="cuda")
+        np.testing.assert_allclose(together.singular_values[i], alone.singular_values, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("device", ["abacus", 3.5, object(), "", True])
+def test_a_device_that_is_not_there_is_named(device):
+    W, M, S = setting(2, 3)
+    with pytest.raises(ValueError, match="^device: "):
+        descent.descend(W, M, 1 / S, 5, device=device)
+
+
+def test_what_a_device_cannot_do_is_named():
+    W, M, S = setting(2, 3)
+    with pytest.raises(ValueError, match="^device: .*longdouble|^device: .*float128"):
+        descent.descend(W.astype(np.longdouble), M, 1 / S, 5, device="cpu")
+    with pytest.raises(ValueError, match="^device: .*one or the other"):
+        descent.descend(W, M, 1 / S, 5, device="cpu", compiled=True)
