@@ -22,8 +22,10 @@ import bokeh
 from docutils import nodes
 from docutils.statemachine import StringList
 from myst_nb.sphinx_ import HideCodeCellNode
+from sphinx.addnodes import desc_parameterlist
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
+from sphinx.writers.html5 import HTML5Translator
 
 SCRIPT = re.compile(r"&lt;script data-bokeh=&quot;([\w-]+)&quot;&gt;.*?&lt;/script&gt;", re.S)
 CSV = re.compile(r'href="data:text/csv;base64,([A-Za-z0-9+/=]+)"')
@@ -174,9 +176,24 @@ def markdown(line):
     return re.sub(r"``([^`]+)``", r"`\1`", re.sub(r":math:`([^`]+)`", r"$\1$", line))
 
 
+def visit_parameters(self, node):
+    node["begins"] = len(self.body)
+    HTML5Translator.visit_desc_parameterlist(self, node)
+
+
+def depart_parameters(self, node):
+    """Parameters on lines of their own as spans: Sphinx writes a list of definitions without a term, inside a term."""
+    HTML5Translator.depart_desc_parameterlist(self, node)
+    if node.get("multi_line_parameter_list"):
+        html = "".join(self.body[node["begins"] :])
+        html = re.sub(r"<dd\b", '<span class="sig-line"', html).replace("</dd>", "</span>")
+        self.body[node["begins"] :] = [re.sub(r"\s*<dl\b", '<span class="sig-lines"', html).replace("</dl>", "</span>")]
+
+
 def setup(app):
     app.add_directive("module-table", ModuleTable)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
+    app.add_node(desc_parameterlist, override=True, html=(visit_parameters, depart_parameters))
     app.add_post_transform(FoldChecks)
     app.add_directive("build-facts", BuildFacts)
     app.connect("doctree-resolved", link_figures)

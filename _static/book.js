@@ -1,4 +1,5 @@
-// Filters of the ledger, and folded proofs opened for print. Without this script everything is shown.
+// Filters of the ledger, what is wider than the screen, meanings of symbols, folds opened for print. Without this script
+// everything is shown, and a symbol's meaning is its link's title.
 document.addEventListener("DOMContentLoaded", () => {
   const bar = document.querySelector(".claim-filters");
   if (bar) {
@@ -26,27 +27,100 @@ document.addEventListener("DOMContentLoaded", () => {
       if (row && row.hidden) { show(""); row.scrollIntoView(); }
     });
   }
-  // A formula wider than its line scrolls by itself, by finger or by keyboard; the others are no tab stops.
+  // What is wider than its column (formulas, code, tables) scrolls by itself, by finger or by keyboard, and fades at the
+  // edge where there is more. The others are no tab stops.
+  const boxes = "article .pst-scrollable-table-container, article table.module-table, article div.highlight pre, article mjx-container";
+  const fade = (box) => {
+    const more = box.scrollWidth - box.clientWidth, wide = more > 2 && getComputedStyle(box).overflowX !== "visible";
+    box.classList.toggle("more-left", wide && box.scrollLeft > 2);
+    box.classList.toggle("more-right", wide && box.scrollLeft < more - 2);
+    return wide;
+  };
   const fit = () => {
-    document.querySelectorAll("mjx-container").forEach((formula) => {
+    const formulas = [...document.querySelectorAll("article mjx-container")];
+    formulas.forEach((formula) => {
       formula.classList.remove("scrolls");
       formula.removeAttribute("tabindex");
-      const svg = formula.querySelector("svg"), line = formula.closest("p, li, td, dd, div");
-      if (svg && line && svg.getBoundingClientRect().width > line.clientWidth - 40) {
-        formula.classList.add("scrolls");
-      }
-      if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
     });
+    const wide = formulas.map((formula) => {
+      const svg = formula.querySelector("svg"), line = formula.closest("p, li, td, dd, div");
+      return svg && line && svg.getBoundingClientRect().width > line.clientWidth - 40;
+    });
+    formulas.forEach((formula, i) => formula.classList.toggle("scrolls", Boolean(wide[i])));
+    document.querySelectorAll(boxes).forEach((box) => {
+      const scrolls = fade(box), formula = box.matches("mjx-container");
+      if (scrolls && !(formula && box.closest("a"))) box.tabIndex = 0;
+      if (scrolls && !box.dataset.fades) box.addEventListener("scroll", () => fade(box), { passive: true });
+      if (scrolls) box.dataset.fades = "1";
+    });
+  };
+  let asked = 0;
+  const refit = () => {
+    cancelAnimationFrame(asked);
+    asked = requestAnimationFrame(fit);
   };
   const typeset = () => window.MathJax.startup.promise.then(fit);
   if (window.MathJax && window.MathJax.startup && window.MathJax.startup.promise) typeset();
-  else window.addEventListener("load", () => window.MathJax && window.MathJax.startup && typeset());
-  window.addEventListener("resize", fit);
-  document.querySelectorAll("details").forEach((d) => d.addEventListener("toggle", () => d.open && fit()));
+  else window.addEventListener("load", () => (window.MathJax && window.MathJax.startup ? typeset() : fit()));
+  const article = document.querySelector("article");
+  if (article) new ResizeObserver(refit).observe(article); // the window, a sidebar, or a fold that opens
   document.querySelectorAll("summary").forEach((s) => {
     if (!s.textContent.trim()) s.setAttribute("aria-label", "pages of this part");
   });
   document.querySelectorAll(".citation-list > *").forEach((c) => c.setAttribute("role", "listitem"));
+  // The first use of a symbol shows its meaning: under the pointer, on focus, and on a phone at the first tap.
+  const meanings = document.querySelector("template.symbol-meanings");
+  if (meanings) {
+    const tip = document.createElement("div");
+    tip.id = "symbol-tip";
+    tip.setAttribute("role", "tooltip");
+    tip.hidden = true;
+    document.body.append(tip);
+    let shown = null, before = null, timer = 0;
+    const hide = () => {
+      clearTimeout(timer);
+      if (shown) shown.removeAttribute("aria-describedby");
+      tip.hidden = true;
+      shown = null;
+    };
+    const place = (link) => {
+      const at = link.getBoundingClientRect();
+      tip.style.left = `${Math.max(8, Math.min(at.left, document.documentElement.clientWidth - tip.offsetWidth - 8)) + scrollX}px`;
+      const above = at.bottom + tip.offsetHeight + 12 > innerHeight && at.top > tip.offsetHeight + 12;
+      tip.style.top = `${scrollY + (above ? at.top - tip.offsetHeight - 6 : at.bottom + 6)}px`;
+    };
+    const show = (link, touch) => {
+      clearTimeout(timer);
+      if (shown === link) return;
+      hide();
+      shown = link;
+      const wanted = link.dataset.means.split(" ");
+      tip.replaceChildren(...[...meanings.content.children].filter((row) => wanted.includes(row.dataset.symbol)).map((row) => row.cloneNode(true)));
+      if (touch) tip.append(Object.assign(document.createElement("p"), { className: "again", textContent: "Tap again for all symbols." }));
+      tip.hidden = false;
+      link.setAttribute("aria-describedby", tip.id);
+      place(link);
+      if (window.MathJax && MathJax.typesetPromise) MathJax.typesetPromise([tip]).then(() => shown === link && place(link));
+    };
+    document.querySelectorAll("a.symbol").forEach((link) => {
+      link.setAttribute("aria-description", link.title);
+      link.removeAttribute("title");
+      link.addEventListener("pointerdown", () => (before = shown));
+      link.addEventListener("pointerenter", (e) => e.pointerType === "mouse" && show(link));
+      link.addEventListener("pointerleave", (e) => e.pointerType === "mouse" && (timer = setTimeout(hide, 200)));
+      link.addEventListener("focus", () => show(link, matchMedia("(hover: none)").matches));
+      link.addEventListener("blur", hide);
+      link.addEventListener("click", (e) => {
+        if (e.pointerType !== "touch" || before === link) return;
+        e.preventDefault();
+        show(link, true);
+      });
+    });
+    tip.addEventListener("pointerenter", () => clearTimeout(timer));
+    tip.addEventListener("pointerleave", hide);
+    document.addEventListener("keydown", (e) => e.key === "Escape" && hide());
+    document.addEventListener("pointerdown", (e) => shown && !tip.contains(e.target) && !shown.contains(e.target) && hide());
+  }
   let closed = [];
   window.addEventListener("beforeprint", () => {
     closed = [...document.querySelectorAll("details:not([open])")];

@@ -1,4 +1,8 @@
-"""The built pages in headless Chromium, with every request off the site blocked and reported. Run with -m browser."""
+"""The built pages in headless Chromium, with the network blocked and every request off the site reported. Run with -m browser.
+
+A page is opened twice, at a desk (1440 × 900) and on a phone (390 × 844). What each visit saw is kept, and the tests ask
+of it: MathJax takes a second or more a page, so that a visit for every question would take most of the time.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
 PAGES = sorted(str(p.relative_to(HTML)) for p in HTML.glob("chapters/**/*.html")) if HTML.exists() else []
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 pytestmark = pytest.mark.browser
 
 
@@ -30,6 +35,9 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    # No name resolves but this machine's: nothing leaves it, and Chromium may keep MathJax compiled between pages,
+    # which it does not while playwright intercepts requests.
+    flags += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield chromium
@@ -37,6 +45,8 @@ def browser():
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are kept, as by any web server
+
     def log_message(self, *_):
         pass
 
@@ -51,38 +61,148 @@ def site():
     server.server_close()
 
 
+def open_page(context, url, base):
+    """A page of the book with its formulas typeset, and the list of everything that went wrong, which grows."""
+    page, faults = context.new_page(), []
+
+    def asked(request):
+        if not request.url.startswith((base, "data:", "blob:")):
+            faults.append(f"request off the site: {request.url}")
+
+    page.on("request", asked)
+    page.on("pageerror", lambda error: faults.append(f"page error: {error}"))
+    page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+    page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}"))
+    page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+    page.goto(url, wait_until="load")
+    page.wait_for_function("!window.MathJax || (window.MathJax.startup && window.MathJax.startup.promise)")
+    page.evaluate("window.MathJax && window.MathJax.startup ? window.MathJax.startup.promise.then(() => true) : true")
+    return page, faults
+
+
 @pytest.fixture
-def visit(browser, request):
-    """Open a page; collects everything that went wrong in ``faults``."""
+def visit(browser):
+    """Open a page, for a test that changes it."""
     contexts = []
 
     def go(url, base, **options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page, faults = context.new_page(), []
-
-        def gate(route):
-            if route.request.url.startswith((base, "data:", "blob:")):
-                route.continue_()
-            else:
-                faults.append(f"request off the site: {route.request.url}")
-                route.abort()
-
-        page.route("**/*", gate)
-        page.on("pageerror", lambda error: faults.append(f"page error: {error}"))
-        page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
-        page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}"))
-        page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
-        page.goto(url, wait_until="load")
-        page.wait_for_function("!window.MathJax || (window.MathJax.startup && window.MathJax.startup.promise)")
-        page.evaluate(
-            "window.MathJax && window.MathJax.startup ? window.MathJax.startup.promise.then(() => true) : true"
-        )
-        return page, faults
+        contexts.append(browser.new_context(**options))
+        return open_page(contexts[-1], url, base)
 
     yield go
     for context in contexts:
         context.close()
+
+
+# MathJax, Pygments and the sidebar make most of a page's 10,000 to 40,000 elements, and axe's time grows with them. Before axe
+# looks, what it cannot judge apart is joined: the drawing of a formula (hidden from readers of the screen) goes, its MathML
+# becomes text, and of the coloured words of code one stays for each colour and ground. AT_THE_DESK counts what would be
+# lost by that: anything with a role, a link or a tab stop inside a formula, and formulas in a colour of their own.
+JOIN = r"""() => {
+    const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+    all('mjx-container > svg').forEach(svg => svg.replaceChildren());
+    all('mjx-assistive-mml > math').forEach(math => { math.textContent = math.textContent; });
+    const seen = new Set();
+    all('article .highlight pre').forEach(pre => {
+        let ground = '';
+        for (let box = pre; box.tagName !== 'ARTICLE'; box = box.parentElement) ground += box.className + '/';
+        all('span', pre).filter(word => !word.querySelector('span')).forEach(word => {
+            const kind = word.className + ' on ' + ground;
+            if (seen.has(kind)) word.replaceWith(word.textContent); else seen.add(kind);
+        });
+        pre.normalize();
+    });
+}"""
+AT_THE_DESK = """() => {
+    const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+    return {
+        bare: all('.math').filter(m => !m.querySelector('mjx-container')).length,
+        errors: all('[data-mjx-error], mjx-merror').length,
+        broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src),
+        blind: all('article figure img').filter(i => i.alt.split(' ').length < 10).length,
+        text: document.querySelector('article').innerText,
+        drawn: all('mjx-container svg [tabindex], mjx-container svg a, mjx-container svg text, math [role], math [href],'
+            + ' math [tabindex]').length,
+        coloured: all('mjx-container').filter(m => getComputedStyle(m).color !== getComputedStyle(m.parentElement).color).length,
+        symbols: all('article a.symbol').map(a => ({means: a.dataset.means.split(' '), href: a.getAttribute('href')})),
+        meanings: all('p', (document.querySelector('template.symbol-meanings') || {content: document.createElement('p')}).content)
+            .map(p => p.dataset.symbol),
+        anchors: all('[id], a[name]').map(e => e.id || e.name),
+        links: all('a[href]').map(a => a.href),
+    };
+}"""
+
+
+@pytest.fixture(scope="session")
+def desk(browser, site):
+    """What a visit at a desk saw of a page, light and dark."""
+    context = browser.new_context(viewport=DESK)
+
+    @functools.cache
+    def look(name):
+        page, faults = open_page(context, f"{site}/{name}", site)
+        seen = page.evaluate(AT_THE_DESK) | {"faults": list(faults)}  # not those of axe, which reads style sheets itself
+        page.add_style_tag(content="* { transition: none !important }")  # colours at once
+        page.evaluate(JOIN)
+        for theme in ("light", "dark"):
+            page.evaluate(f"document.documentElement.dataset.theme = document.documentElement.dataset.mode = '{theme}'")
+            found = Axe().run(page, options={"resultTypes": ["violations"], "iframes": False})
+            seen[theme] = found.response["violations"]
+        page.close()
+        return seen
+
+    yield look
+    context.close()
+
+
+# Every fold is opened first. A formula wider than the screen scrolls by itself; nothing that is cut off stays out of reach.
+# What scrolls fades at the edge where there is more, is reached by keyboard, and fades no longer at its end.
+ON_A_PHONE = """async () => {
+    const frames = async () => { for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame); };
+    document.querySelectorAll('article details').forEach(fold => { fold.open = true; });
+    await frames();
+    const name = e => `${e.tagName} ${e.className}: ${e.textContent.trim().slice(0, 60)}`;
+    const lost = [...document.querySelectorAll('article mjx-container')].filter(m => {
+        if (!m.offsetParent) return false;
+        for (let box = m.querySelector('svg').parentElement; box && box.tagName !== 'ARTICLE'; box = box.parentElement) {
+            const style = getComputedStyle(box), hidden = box.scrollWidth > box.clientWidth + 2;
+            if (['auto', 'scroll'].includes(style.overflowX)) return false;
+            if (hidden && ['hidden', 'clip'].includes(style.overflowX)) return true;
+        }
+        return m.getBoundingClientRect().right > window.innerWidth + 2;
+    }).map(name);
+    const scrollers = [...document.querySelectorAll('article *')].filter(e =>
+        e.scrollWidth > e.clientWidth + 2 && ['auto', 'scroll'].includes(getComputedStyle(e).overflowX));
+    const faded = (e, side) => {
+        const style = getComputedStyle(e);
+        return style.maskImage.startsWith('linear-gradient') && parseFloat(style.getPropertyValue(`--fade-${side}`)) > 0;
+    };
+    const silent = scrollers.filter(e => !faded(e, 'right') || faded(e, 'left')).map(name);
+    const unreachable = scrollers.filter(e => e.tabIndex < 0 && !e.closest('a')).map(name);
+    scrollers.forEach(e => { e.scrollLeft = e.scrollWidth; });
+    await frames();
+    const stuck = scrollers.filter(e => faded(e, 'right') || !faded(e, 'left')).map(name);
+    return {width: document.documentElement.scrollWidth, scrollers: scrollers.length, lost, silent, unreachable, stuck};
+}"""
+
+
+@pytest.fixture(scope="session")
+def phone(browser, site):
+    """What a visit on a phone saw of a page."""
+    context = browser.new_context(viewport=PHONE)
+
+    @functools.cache
+    def look(name):
+        page, faults = open_page(context, f"{site}/{name}", site)
+        seen = page.evaluate(ON_A_PHONE) | {"faults": faults}
+        page.emulate_media(media="print")
+        masks = "[...document.querySelectorAll('article *')].filter(e => getComputedStyle(e).maskImage !== 'none').length"
+        seen["faded_in_print"] = page.evaluate(masks)
+        page.close()
+        return seen
+
+    yield look
+    context.close()
 
 
 def test_there_are_pages():
@@ -90,59 +210,89 @@ def test_there_are_pages():
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_whole(visit, site, name):
-    page, faults = visit(f"{site}/{name}", site)
-    assert faults == []
-    bare = page.evaluate(
-        "[...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container')).length"
-    )
-    assert bare == 0, "mathematics that was not typeset"
-    assert page.evaluate("document.querySelectorAll('[data-mjx-error], mjx-merror').length") == 0
-    broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src)")
-    assert broken == []
-    blind = page.evaluate(
-        "[...document.querySelectorAll('article figure img')].filter(i => i.alt.split(' ').length < 10).length"
-    )
-    assert blind == 0, "figures without alternative text"
-    text = page.inner_text("article")
-    raw = re.findall(r"\{(?:prf:ref|numref|ref|eq|glue:text|cite:t|cite:p)\}`[^`]*`", text)
+def test_page_is_whole(desk, name):
+    seen = desk(name)
+    assert seen["faults"] == []
+    assert seen["bare"] == 0, "mathematics that was not typeset"
+    assert seen["errors"] == 0
+    assert seen["drawn"] == 0, "something to reach or to read inside the drawing of a formula"
+    assert seen["coloured"] == 0, "formulas in another colour than their text"
+    assert seen["broken"] == []
+    assert seen["blind"] == 0, "figures without alternative text"
+    raw = re.findall(r"\{(?:prf:ref|numref|ref|eq|glue:text|cite:t|cite:p)\}`[^`]*`", seen["text"])
     assert raw == [], "roles that were not rendered"
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_fits_a_phone(visit, site, name):
-    page, faults = visit(f"{site}/{name}", site, viewport={"width": 390, "height": 844})
-    assert faults == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400, "the page scrolls sideways"
-    # a formula wider than the screen scrolls by itself; nothing that is cut off stays out of reach
-    lost = page.evaluate(
-        """() => [...document.querySelectorAll('article mjx-container')].filter(m => {
-            if (!m.offsetParent) return false;
-            for (let box = m.querySelector('svg').parentElement; box && box.tagName !== 'ARTICLE'; box = box.parentElement) {
-                const style = getComputedStyle(box), hidden = box.scrollWidth > box.clientWidth + 2;
-                if (['auto', 'scroll'].includes(style.overflowX)) return false;
-                if (hidden && ['hidden', 'clip'].includes(style.overflowX)) return true;
-            }
-            return m.getBoundingClientRect().right > window.innerWidth + 2;
-        }).map(m => m.textContent.slice(0, 60))"""
-    )
-    assert lost == []
+def test_page_fits_a_phone(phone, name):
+    seen = phone(name)
+    assert seen["faults"] == []
+    assert seen["width"] <= 400, "the page scrolls sideways"
+    assert seen["lost"] == []
+    assert seen["silent"] == [], "scrolls sideways without a hint"
+    assert seen["unreachable"] == [], "scrolls sideways, but not by keyboard"
+    assert seen["stuck"] == [], "still fades at its end"
+    assert seen["faded_in_print"] == 0
 
 
-DARK = ("index", "two_phases", "ledger")
-THEMES = [(name, "light") for name in PAGES if "/api/" not in name] + [
-    (f"chapters/{stem}.html", "dark") for stem in DARK
-]
+def test_wide_things_were_seen_on_the_phone(phone):
+    """Otherwise the hints of the test above were looked for in nothing."""
+    assert phone("chapters/two_cycle.html")["scrollers"] > 20
 
 
-@pytest.mark.parametrize(("name", "theme"), THEMES)
-def test_axe_finds_nothing_serious(visit, site, name, theme):
-    page, _ = visit(f"{site}/{name}", site)
-    page.evaluate(f"document.documentElement.dataset.theme = document.documentElement.dataset.mode = '{theme}'")
-    page.wait_for_timeout(400)  # colours change in a transition
-    found = Axe().run(page, options={"resultTypes": ["violations"], "iframes": False})
-    serious = [v for v in found.response["violations"] if v["impact"] in ("serious", "critical")]
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing_serious(desk, name, theme):
+    serious = [v for v in desk(name)[theme] if v["impact"] in ("serious", "critical")]
     assert [(v["id"], [n["html"][:150] for n in v["nodes"]][:3]) for v in serious] == []
+
+
+WITH_SYMBOLS = [n for n in PAGES if re.match(r"chapters/(two|hessian|balancing|stationary|symmetry|threshold|route)", n)]
+
+
+@pytest.mark.parametrize("name", WITH_SYMBOLS)
+def test_first_symbols_have_a_meaning_each(desk, name):
+    links, meanings = desk(name)["symbols"], desk(name)["meanings"]
+    assert 15 < len(links) <= 40, "each is a tab stop"
+    used = [m for link in links for m in link["means"]]
+    assert used == meanings and len(set(used)) == len(used)
+    assert all(link["href"] == f"notation.html#{link['means'][0]}" for link in links)
+    assert set(used) <= set(desk("chapters/notation.html")["anchors"])
+
+
+def test_a_symbol_shows_its_meaning_under_the_pointer_and_on_focus(visit, site):
+    page, faults = visit(f"{site}/chapters/two_phases.html", site, viewport=DESK)
+    first, tip = page.locator("article a.symbol").first, page.locator("#symbol-tip")
+    assert not tip.is_visible()
+    first.hover()
+    tip.wait_for(state="visible")
+    page.wait_for_function("document.querySelectorAll('#symbol-tip mjx-container').length >= 3")
+    assert "loss" in tip.inner_text() and first.get_attribute("aria-describedby") == "symbol-tip"
+    box = tip.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 1440
+    page.keyboard.press("Escape")
+    assert not tip.is_visible() and first.get_attribute("aria-describedby") is None
+    second = page.locator("article a.symbol").nth(1)
+    second.focus()
+    assert tip.is_visible() and "learning rate" in tip.inner_text()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/notation.html#symbol-*")
+    assert faults == []
+
+
+def test_a_symbol_shows_its_meaning_at_the_first_tap(visit, site):
+    page, faults = visit(f"{site}/chapters/two_cycle.html", site, viewport=PHONE, has_touch=True, is_mobile=True)
+    first, tip = page.locator("article a.symbol").first, page.locator("#symbol-tip")
+    first.tap()
+    assert tip.is_visible() and "width" in tip.inner_text() and "two_cycle" in page.url
+    box = tip.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    page.locator("article h1").tap()
+    assert not tip.is_visible()
+    first.tap()
+    first.tap()
+    page.wait_for_url("**/notation.html#symbol-*")
+    assert faults == []
 
 
 def test_a_printed_chapter_keeps_its_proofs(visit, site):
@@ -194,15 +344,10 @@ def test_figures_stay_white_in_dark_mode(visit, site):
     assert faults == []
 
 
-def test_links_and_anchors_resolve(visit, site):
-    anchors, wanted = {}, []
-    for name in PAGES:
-        page, _ = visit(f"{site}/{name}", site)
-        url = f"{site}/{name}"
-        anchors[url] = set(page.evaluate("[...document.querySelectorAll('[id], a[name]')].map(e => e.id || e.name)"))
-        for link in page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.href)"):
-            if link.startswith(site):
-                wanted.append((name, *urldefrag(link)))
+def test_links_and_anchors_resolve(desk, site):
+    anchors = {f"{site}/{name}": set(desk(name)["anchors"]) for name in PAGES}
+    wanted = [(n, *urldefrag(link)) for n in PAGES for link in desk(n)["links"] if link.startswith(site)]
+    assert len(wanted) > 1000
     for source, target, anchor in wanted:
         path = unquote(target.removeprefix(site)).lstrip("/") or "index.html"
         assert (HTML / path).exists(), f"{source} links to {target}"
