@@ -154,10 +154,10 @@ def meanings(document) -> list[Meaning]:
             (scoped if chapters else general).append(Meaning(about, chapters, id, words))
 
     for row in document.findall(nodes.row):
-        if len(row) == 2 and len(row[0]) and len(row[1]) and not isinstance(row.parent, nodes.thead):
-            if (about := is_about(row[0])) and row[0].astext()[:1] == row[0][0][0].astext()[:1]:
-                if isinstance(row[0][0][0], nodes.math):
-                    add(row, about, row[1][0].children)
+        if isinstance(row.parent, nodes.thead) or len(row) != 2 or not all(len(cell) and len(cell[0]) for cell in row):
+            continue
+        if isinstance(row[0][0][0], nodes.math):  # not "mode i" or "balanced"
+            add(row, is_about(row[0]), row[1][0].children)
     for item in document.findall(nodes.definition_list_item):
         term = [n for n in item.children if isinstance(n, nodes.term)]
         for definition in (n for n in item.children if isinstance(n, nodes.definition)):
@@ -176,9 +176,9 @@ def meaning_of(symbol: str, chapter: str, known: list[Meaning]) -> Meaning | Non
     for own in (True, False):
         for exact in (True, False):
             for m in known:
-                if (chapter in m.chapters) if own else not m.chapters:
-                    if any(s == symbol if exact else same(s, symbol) for s in m.symbols):
-                        return m
+                here = (chapter in m.chapters) if own else not m.chapters
+                if here and any(s == symbol if exact else same(s, symbol) for s in m.symbols):
+                    return m
     return None
 
 
@@ -201,7 +201,9 @@ def visit_symbol(self, node):
         "class": "symbol", "href": node["uri"], "title": node["title"], "aria-label": node["name"],
         "data-means": " ".join(node["means"]),
     }  # fmt: skip
-    self.body.append("<a " + " ".join(f'{key}="{escape(value, quote=True)}"' for key, value in attributes.items()) + ">")
+    self.body.append(
+        "<a " + " ".join(f'{key}="{escape(value, quote=True)}"' for key, value in attributes.items()) + ">"
+    )
 
 
 def depart_symbol(self, node):

@@ -141,7 +141,8 @@ def desk(browser, site):
     @functools.cache
     def look(name):
         page, faults = open_page(context, f"{site}/{name}", site)
-        seen = page.evaluate(AT_THE_DESK) | {"faults": list(faults)}  # not those of axe, which reads style sheets itself
+        # axe reads style sheets itself, and complains of those it does not find: its faults are not the page's
+        seen = page.evaluate(AT_THE_DESK) | {"faults": list(faults)}
         page.add_style_tag(content="* { transition: none !important }")  # colours at once
         page.evaluate(JOIN)
         for theme in ("light", "dark"):
@@ -196,7 +197,9 @@ def phone(browser, site):
         page, faults = open_page(context, f"{site}/{name}", site)
         seen = page.evaluate(ON_A_PHONE) | {"faults": faults}
         page.emulate_media(media="print")
-        masks = "[...document.querySelectorAll('article *')].filter(e => getComputedStyle(e).maskImage !== 'none').length"
+        masks = (
+            "[...document.querySelectorAll('article *')].filter(e => getComputedStyle(e).maskImage !== 'none').length"
+        )
         seen["faded_in_print"] = page.evaluate(masks)
         page.close()
         return seen
@@ -247,7 +250,9 @@ def test_axe_finds_nothing_serious(desk, name, theme):
     assert [(v["id"], [n["html"][:150] for n in v["nodes"]][:3]) for v in serious] == []
 
 
-WITH_SYMBOLS = [n for n in PAGES if re.match(r"chapters/(two|hessian|balancing|stationary|symmetry|threshold|route)", n)]
+WITH_SYMBOLS = [
+    n for n in PAGES if re.match(r"chapters/(two|hessian|balancing|stationary|symmetry|threshold|route)", n)
+]
 
 
 @pytest.mark.parametrize("name", WITH_SYMBOLS)
