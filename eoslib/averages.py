@@ -275,25 +275,9 @@ def central_flow(
     steps = validate.integer("steps", steps, least=0)
     substeps = validate.integer("substeps", substeps, least=1)
     every = validate.integer("every", every, least=1)
-    W = W.astype(float)
+    W, rows = _follow_flow(W.astype(float), M, rate, steps, substeps, every)
     names = ("path", "sharpness", "variance", "covariance", "loss")
-    record: dict[str, list] = {name: [] for name in names}
-    for time in range(steps + 1):
-        for part in range(substeps):
-            try:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    following, sharpness, covariance = _flow_step(W, M, rate, 1 / substeps)
-                    following = validate.representable("W", W, following)
-            except ValueError:  # all arguments are checked: the weights have grown
-                raise ValueError(f"learning_rate: got {rate}, at which the flow leaves the floating range") from None
-            if part == 0 and time % every == 0:
-                row = (W, sharpness, np.trace(covariance), covariance, network.loss(W, M))
-                for name, value in zip(names, row):
-                    record[name].append(value)
-            if time == steps:
-                break
-            W = following
-    columns = {name: np.array(values) for name, values in record.items()}
+    columns = {name: np.array(values) for name, values in zip(names, zip(*rows))}
     loss = columns.pop("loss")
     return descent.Run(
         weights=W,
@@ -305,6 +289,25 @@ def central_flow(
         learning_rate=np.array(rate),
         observed=columns | {"predicted_loss": loss + columns["variance"] / rate},
     )
+
+
+def _follow_flow(W, M, rate, steps, substeps, every):
+    """The last weights, and a row of `central_flow`'s records for each time that is a multiple of `every`."""
+    rows = []
+    for time in range(steps + 1):
+        for part in range(substeps):
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    following, sharpness, covariance = _flow_step(W, M, rate, 1 / substeps)
+                    following = validate.representable("W", W, following)
+            except ValueError:  # all arguments are checked: the weights have grown
+                raise ValueError(f"learning_rate: got {rate}, at which the flow leaves the floating range") from None
+            if part == 0 and time % every == 0:
+                rows.append((W, sharpness, np.trace(covariance), covariance, network.loss(W, M)))
+            if time == steps:
+                break
+            W = following
+    return W, rows
 
 
 def _flow_step(W, M, rate, dt):

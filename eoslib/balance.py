@@ -582,27 +582,35 @@ def _log_ratio(log_gap, depth):
     tiny, log_gap = log_gap < -80, np.maximum(log_gap, -80.0)
     with np.errstate(over="ignore"):
         start = depth * lambertw(np.minimum(np.exp(log_gap), 1e300) / depth).real  # log(1 - exp(-tau)) <= log(tau)
-    tau = np.maximum(start, depth * log_gap)
-    for _ in range(100):
-        step = (log_gap - np.log(-np.expm1(-tau)) - tau / depth) / (np.exp(-tau) / -np.expm1(-tau) + 1 / depth)
-        tau = tau + step
-        if np.all(np.abs(step) <= 1e-14 * tau):
-            return np.where(tiny, small, tau)
-    raise ArithmeticError(f"flow limit: Newton's method has not converged for depth {depth}")
+
+    def step(tau):
+        return (log_gap - np.log(-np.expm1(-tau)) - tau / depth) / (np.exp(-tau) / -np.expm1(-tau) + 1 / depth)
+
+    return np.where(tiny, small, _newton(step, np.maximum(start, depth * log_gap), f"flow limit, depth {depth}"))
 
 
 def _exact_scale(room, depth):
     """Solve log(Psi/Psi_0) = room for alpha (target 1); convex in tau = -log T, Newton from the right."""
     n = depth - 1
-    tau = (room + np.log(depth)) * depth / n
-    for _ in range(200):
+
+    def step(tau):
         weight = n * np.exp(-tau)
         excess = np.log1p(n * np.expm1(-tau) / depth) + tau * n / depth - room
-        step = excess / (n / depth - weight / (1 + weight))
-        tau = tau - step
-        if np.all(np.abs(step) <= 1e-14 * tau + 1e-15 * depth):  # what cancellation at small tau leaves
-            return np.sqrt(-np.expm1(-tau)) * np.exp(tau / (2 * depth))
-    raise ArithmeticError(f"scale bound: Newton's method has not converged for depth {depth}")
+        return -excess / (n / depth - weight / (1 + weight))
+
+    cancelled = 1e-15 * depth  # what is left of a small tau
+    tau = _newton(step, (room + np.log(depth)) * depth / n, f"scale bound, depth {depth}", cancelled)
+    return np.sqrt(-np.expm1(-tau)) * np.exp(tau / (2 * depth))
+
+
+def _newton(step, tau, name, absolute=0.0):
+    """Repeat a Newton step until it is below 1e-14 of each number, or below `absolute`."""
+    for _ in range(200):
+        change = step(tau)
+        tau = tau + change
+        if np.all(np.abs(change) <= 1e-14 * tau + absolute):
+            return tau
+    raise ArithmeticError(f"{name}: Newton's method has not converged")
 
 
 def _layers(values):

@@ -188,15 +188,22 @@ def below(
         if high < limit and np.isfinite(low):
             done, least, largest = done + 1, min(least, low), max(largest, high)
             continue
-        widths = [(b - a) / (end - start) for (a, b), (start, end) in zip(piece, whole)]
-        longest = int(np.argmax(widths))
-        a, b = piece[longest]
-        middle = a + (b - a) / 2
-        if done + len(waiting) + 2 > most or not a < middle < b:
+        halves = _halves(piece, whole)
+        if done + len(waiting) + 2 > most or not halves:
             raise ArithmeticError(f"function: not shown to be less than {limit:g} on {most} boxes")
-        for half in ((a, middle), (middle, b)):
-            waiting.append([*piece[:longest], half, *piece[longest + 1 :]])
+        waiting += halves
     return Enclosure(low=least, high=largest, boxes=done, bits=context.prec)
+
+
+def _halves(piece, whole):
+    """The piece cut across the side that is longest beside the whole's; none if no float lies between its ends."""
+    widths = [(b - a) / (end - start) for (a, b), (start, end) in zip(piece, whole)]
+    longest = int(np.argmax(widths))
+    a, b = piece[longest]
+    middle = a + (b - a) / 2
+    if not a < middle < b:
+        return []
+    return [[*piece[:longest], half, *piece[longest + 1 :]] for half in ((a, middle), (middle, b))]
 
 
 def _cut(context, side, pieces):

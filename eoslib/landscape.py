@@ -175,8 +175,9 @@ def cell_minimum(cells: ArrayLike, *, usual: bool = False) -> np.ndarray:
         point = point - np.clip(step, -0.2, 0.2)
     small = np.abs(holder_gradient(point, usual=usual)).max(-1) < 1e-12
     bowl = np.linalg.eigvalsh(holder_hessian(point, usual=usual))[..., 0] > 0
-    if not np.all(small & bowl & np.all(cell(point) == cells, axis=-1)):
-        bad = cells[~(small & bowl & np.all(cell(point) == cells, axis=-1))]
+    found = small & bowl & np.all(cell(point) == cells, axis=-1)
+    if not np.all(found):
+        bad = cells[~found]
         raise ValueError(f"cells: got {bad.reshape(-1, 2)[:3].tolist()}, needs cells with a smooth minimum inside")
     return point
 

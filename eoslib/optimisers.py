@@ -49,8 +49,8 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class HeavyBall(Rule):
-    r"""Polyak's momentum: :math:`w_{t+1} = w_t - \eta\nabla f(w_t) + \beta(w_t - w_{t-1})`."""
+class _Momentum(Rule):
+    """A rule whose memory is the weights one step before."""
 
     momentum: float
 
@@ -59,22 +59,19 @@ class HeavyBall(Rule):
 
     def start(self, W):
         return W
+
+
+@dataclass(frozen=True)
+class HeavyBall(_Momentum):
+    r"""Polyak's momentum: :math:`w_{t+1} = w_t - \eta\nabla f(w_t) + \beta(w_t - w_{t-1})`."""
 
     def advance(self, W, memory, gradient, rate):
         return W - rate * gradient(W) + self.momentum * (W - memory), W
 
 
 @dataclass(frozen=True)
-class Nesterov(Rule):
+class Nesterov(_Momentum):
     r"""Nesterov's momentum: :math:`y_t = w_t + \beta(w_t - w_{t-1})`, :math:`w_{t+1} = y_t - \eta\nabla f(y_t)`."""
-
-    momentum: float
-
-    def __post_init__(self):
-        _momentum(self.momentum)
-
-    def start(self, W):
-        return W
 
     def advance(self, W, memory, gradient, rate):
         ahead = W + self.momentum * (W - memory)
@@ -229,19 +226,26 @@ def descend(
     shape = rates.shape + W.shape[:-3]
     rate = np.broadcast_to(rates.reshape(rates.shape + (1,) * (W.ndim - 3)), shape)[..., None, None, None]
     W = np.broadcast_to(W, shape + W.shape[-3:])
+    wanted = range(-(-first // every) * every, steps + 1, every)
+    if not wanted:
+        raise ValueError(f"every: got {every}, but none of the states {first} to {steps} is a multiple of it")
+    states, diverged_at = _follow(W, M, rate, steps, rule, memory, wanted)
+    return _result(rates, M, np.array(wanted), states, diverged_at, observe or {}, singular_values)
+
+
+def _follow(W, M, rate, steps, rule, memory, wanted):
+    """The states asked for, and the last, each run kept at its last one with a finite loss; and when that was left, or -1."""
     memory = rule.start(W) if memory is None else memory
-    recorded, states, diverged_at, ended = [], [], np.full(shape, -1), W
+    states, diverged_at, ended = [], np.full(W.shape[:-3], -1), W
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for t in range(steps + 1):
-            alive = np.isfinite(_loss(W, M))
-            diverged_at = np.where(~alive & (diverged_at < 0), t, diverged_at)
+            diverged_at = np.where(~np.isfinite(_loss(W, M)) & (diverged_at < 0), t, diverged_at)
             ended = np.where((diverged_at < 0)[..., None, None, None], W, ended)
-            if t >= first and t % every == 0:
-                recorded.append(t)
+            if t in wanted:
                 states.append(ended)
             if t < steps:
                 W, memory = rule.advance(W, memory, lambda w, noise=0.0: _gradient(w, M + noise), rate)
-    return _result(rates, M, np.array(recorded, int), states, diverged_at, ended, observe or {}, singular_values)
+    return [*states, ended], diverged_at
 
 
 def _loss(W, M):
@@ -257,10 +261,9 @@ def _gradient(W, M):
     return np.stack(network.sweep_back(parts, products, products[-1] - M), axis=-3)
 
 
-def _result(rates, M, recorded, states, diverged_at, ended, observe, singular_values):
+def _result(rates, M, recorded, states, diverged_at, observe, singular_values):
     """The run as `descent.Run`, time after the batch axes; what lies past divergence is shown as inf."""
-    if not states:
-        raise ValueError("every: none of the states asked for is a multiple of it")
+    *states, ended = states
     shape = diverged_at.shape
     history = np.array(states).reshape((len(states), -1) + ended.shape[-3:])
     dead = ((diverged_at >= 0) & (recorded.reshape((-1,) + (1,) * len(shape)) >= diverged_at)).reshape(len(states), -1)

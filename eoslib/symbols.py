@@ -68,20 +68,20 @@ def prove(left: Any, right: Any = 0, *, assuming: Sequence[tuple] = ()) -> bool:
     difference = difference.subs(substitutions) if substitutions else difference
     entries = list(difference) if isinstance(difference, sp.MatrixBase) else [difference]
     for entry in entries:
-        rest = sp.sympify(entry)
-        for simplify in (
-            sp.expand,
-            sp.powsimp,
-            lambda e: sp.expand(sp.powdenest(e, force=False)),
-            sp.simplify,
-            sp.factor,
-        ):
-            if rest == 0:
-                break
-            rest = simplify(rest)
-        if rest != 0:
+        if (rest := _simplest(entry)) != 0:
             raise AssertionError(f"not proved: left - right = {rest}")
     return True
+
+
+def _simplest(entry):
+    """Zero, if one of a few simplifications in turn arrives there; otherwise what is left after all of them."""
+    rest = sp.sympify(entry)
+    denested = lambda e: sp.expand(sp.powdenest(e, force=False))
+    for simplify in (sp.expand, sp.powsimp, denested, sp.simplify, sp.factor):
+        if rest == 0:
+            break
+        rest = simplify(rest)
+    return rest
 
 
 def _expression(name, side):
