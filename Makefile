@@ -4,7 +4,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 V := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help book test lab check browser browser-only outputs recorded chapter-mutants pins clean
+.PHONY: help book test lab check browser browser-only bench outputs recorded chapter-mutants pins clean
 
 help:
 	@sed -n 1p Makefile
@@ -47,6 +47,17 @@ outputs: .venv/.installed
 pins: .venv/.lab
 	$(V)/pip freeze --exclude-editable | grep -viE '^(torch|triton|nvidia|cuda)' > constraints.txt
 	echo torch==2.13.0 >> constraints.txt
+
+# peers are wanted, not needed: a package that cannot be had is listed as not installed
+PEERS = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])
+.venv/.bench: .venv/.installed
+	for peer in $$($(V)/python -c '$(PEERS)'); do \
+		$(V)/pip install --quiet --disable-pip-version-check -c constraints.txt "$$peer" || echo "$$peer: not installed"; done
+	touch $@
+
+bench: .venv/.bench
+	$(V)/python -m benchmarks
+	$(V)/python -m benchmarks check
 
 clean:
 	rm -rf _build .pytest_cache .hypothesis .ruff_cache eoslib.egg-info

@@ -19,6 +19,7 @@ def folder() -> Path:
     """Folder of the cache that belongs to the present state of library, recorded runs, pins, Python and scale."""
     digest = hashlib.sha256(f"{sys.version_info[:2]} {os.environ.get('EOSLIB_SCALE', 'book')}".encode())
     files = [*ROOT.glob("eoslib/**/*.py"), *ROOT.glob("recorded/*"), ROOT / "constraints.txt"]
+    files += [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("benchmarks/results/recorded.json")]
     for path in sorted(p for p in files if p.is_file()):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return ROOT / "_build" / ".jupyter_cache" / digest.hexdigest()[:16]

@@ -1,0 +1,51 @@
+"""The library's side of each row, by its public functions; what a version of it does not have yet is done the long way."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+
+from eoslib import descent, hessian, network, scalar
+
+
+def takes(function, argument):
+    """Whether a public function has this keyword."""
+    return argument in inspect.signature(function).parameters
+
+
+def spectrum(W, M, k):
+    """The k largest eigenvalues with their multiplicities, by reduction to the invariant subspace where there is one."""
+    reduced = getattr(hessian, "spectrum_reduced", None)
+    return hessian.sharpness(W, M, k=k) if reduced is None else reduced(W, M)[..., :k]
+
+
+def orbit(target, depth, rates, start, steps, keep, *, compiled=True):
+    """The one-mode map for many rates: the last `keep` states (n, keep)."""
+    if not hasattr(scalar, "orbit"):
+        return _plain_orbit(target, depth, rates, start, steps, keep)
+    options = {"compiled": compiled} if takes(scalar.orbit, "compiled") else {}
+    return scalar.orbit(target, depth, rates, steps, keep=keep, start=start, **options)
+
+
+def _plain_orbit(target, depth, rates, start, steps, keep):
+    s, kept = np.full(len(rates), float(start)), []
+    for t in range(steps + 1):
+        if t > steps - keep:
+            kept.append(s)
+        s = scalar.step(s, target, depth, rates)
+    return np.stack(kept, axis=1)
+
+
+def edge_states(width, count, *, values=(10.0, 9.0, 6.0), depth=3, rate=1.01, scale=0.01):
+    """Target and `count` states in a row of a run whose largest singular value oscillates just beyond its edge."""
+    rng = np.random.default_rng(0)
+    M = network.target(values, width, rng=rng, symmetric=False).matrix
+    W = network.initialise("unbalanced", depth=depth, width=width, scale=scale)
+    eta = rate * 2 / scalar.sharpness_at_minimum(values[0], depth)
+    steps = 1200
+    run = descent.descend(W, M, eta, steps - count + 1, singular_values=False, keep=1)
+    states = [run.weights]
+    for _ in range(count - 1):
+        states.append(states[-1] - eta * network.gradient(states[-1], M))
+    return M, np.stack(states)
