@@ -6,7 +6,7 @@ import inspect
 
 import numpy as np
 
-from eoslib import descent, hessian, network, scalar
+from eoslib import alignment, descent, hessian, network, scalar
 
 
 def takes(function, argument):
@@ -15,9 +15,16 @@ def takes(function, argument):
 
 
 def spectrum(W, M, k):
-    """The k largest eigenvalues with their multiplicities, by reduction to the invariant subspace where there is one."""
+    """The k largest eigenvalues with their multiplicities of aligned networks, by a reduction, else by their closed form."""
     reduced = getattr(hessian, "spectrum_reduced", None)
-    return hessian.sharpness(W, M, k=k) if reduced is None else reduced(W, M)[..., :k]
+    if reduced is not None:
+        return reduced(W, M)[..., :k]
+    left, values, right = np.linalg.svd(M)
+    inside = alignment.coordinates(W, left, right.T)
+    if alignment.off_diagonal(inside).max() > 1e-9 * np.abs(inside).max():
+        raise ValueError("W: got layers that are not aligned with M, needs those of an aligned start")
+    rank = int((values > 1e-12 * values[0]).sum())
+    return hessian.spectrum_aligned(np.diagonal(inside, axis1=-2, axis2=-1), values[:rank])[..., :k]
 
 
 def orbit(target, depth, rates, start, steps, keep, *, compiled=True):
