@@ -1,7 +1,8 @@
 """As the paper's authors work: torch modules in float32, autograd at each step, one learning rate after another.
 
-Written after what their public code does, not copied from it: gradients by ``backward``, three ``torch.svd`` a step, the sharpness by
-ARPACK on Hessian-vector products that are made from scratch each time, the Hessian row by row.
+Written after what their public code does, not copied from it. Their script takes each step with an optimiser, evaluates the loss once
+more after it, and decomposes each of the three layers with ``torch.svd``; their notebooks keep a copy of the model instead. Momentum
+and the progress bar of the script are left out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import sympy as sp
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
+from torch.nn.utils import parameters_to_vector
 
 
 class DeepLinear(torch.nn.Module):
@@ -28,27 +30,31 @@ class DeepLinear(torch.nn.Module):
         return out
 
 
-def train(W, M, rate, steps, keep=None):
-    """Gradient descent by autograd; loss and singular values of the product, and those of two layers, at each step.
+def train(W, M, rate, steps):
+    """The script's loop: step, loss, three decompositions, the four largest values of each layer kept one by one.
 
-    Returns losses (steps + 1,) and singular values of the product (steps + 1, d), or of the last `keep` states.
+    Returns the losses after each step (steps,), the singular values of the layers (layers, steps, 4), and those of the last product.
     """
     model, target = DeepLinear(W), torch.tensor(M, dtype=torch.float32)
-    losses, products, first, last = [], [], [], []
-    for step in range(steps + 1):
-        model.zero_grad()
-        product = model()
-        loss = 0.5 * torch.norm(product - target) ** 2
-        loss.backward()
-        losses.append(loss.item())
-        products.append(torch.svd(product.detach())[1].numpy())
-        first.append(torch.svd(model.layers[0].detach())[1].numpy())
-        last.append(torch.svd(model.layers[-1].detach())[1].numpy())
-        if step < steps:
-            with torch.no_grad():
-                for layer in model.layers:
-                    layer -= rate * layer.grad
-    return np.array(losses)[-(keep or 0) :], np.array(products)[-(keep or 0) :]
+    criterion = torch.nn.MSELoss(reduction="sum")  # twice the loss, so half the rate
+    optimiser = torch.optim.SGD(model.parameters(), lr=rate / 2)
+    losses = []
+    values = [[[] for _ in range(min(4, len(M)))] for _ in model.layers]
+    for _ in range(steps):
+        optimiser.zero_grad()
+        training = criterion(model(), target)
+        training.backward()
+        optimiser.step()
+        after = criterion(model(), target)
+        losses.append(after.detach().numpy() / 2)
+        with torch.no_grad():
+            for kept, layer in zip(values, model.layers, strict=True):
+                _, s, _ = torch.svd(layer)
+                for history, value in zip(kept, s, strict=False):
+                    history.append(value.detach().numpy())
+        if f"{training:.2e}, {after:.2e}" == "nan, nan":  # the two numbers that their progress bar shows
+            break
+    return np.array(losses), np.array(values).swapaxes(-1, -2), torch.linalg.svdvals(model().detach()).numpy()
 
 
 def train_in_a_notebook(W, M, rate, steps):
@@ -67,7 +73,26 @@ def train_in_a_notebook(W, M, rate, steps):
 
 
 def sharpness(W, M, k=1):
-    """The k largest eigenvalues of the Hessian, largest first: ARPACK, and both derivatives anew for each product."""
+    """The k eigenvalues of largest modulus as the script finds them: two passes and two derivatives anew for each product of ARPACK."""
+    model, target = DeepLinear(W), torch.tensor(M, dtype=torch.float32)
+    criterion = torch.nn.MSELoss(reduction="sum")
+    size = len(parameters_to_vector(model.parameters()))
+
+    def product(vector):
+        v = torch.tensor(vector, dtype=torch.float32).reshape(-1)
+        model.zero_grad()
+        model()  # their code runs the network once for an output that it does not use
+        gradient = torch.autograd.grad(criterion(model(), target), model.parameters(), create_graph=True)
+        directional = torch.dot(parameters_to_vector(gradient), v)
+        second = torch.autograd.grad(directional, model.parameters(), retain_graph=True)
+        return parameters_to_vector(second).detach().numpy()
+
+    values, _ = eigsh(LinearOperator((size, size), matvec=product, dtype=np.float32), k)
+    return np.sort(values)[::-1] / 2  # of twice the loss
+
+
+def sharpness_in_a_notebook(W, M, k=1):
+    """The same with one pass for each product, and no eigenvectors."""
     model, target = DeepLinear(W), torch.tensor(M, dtype=torch.float32)
     parameters = list(model.parameters())
     size = sum(p.numel() for p in parameters)
@@ -92,23 +117,24 @@ def full_hessian(W, M):
     gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, parameters, create_graph=True)])
     rows = []
     for entry in gradient:
-        second = torch.autograd.grad(entry, parameters, retain_graph=True)
-        rows.append(torch.cat([h.reshape(-1) for h in second]))
-    return torch.stack(rows).numpy()
+        second = torch.autograd.grad(entry, parameters, create_graph=True)
+        rows.append(torch.cat([h.reshape(-1) for h in second]).detach().numpy())
+    return np.stack(rows).T
 
 
 def one_mode(target, depth, rate, start, steps):
     """The scalar network by SymPy: gradient and Hessian made into functions once; its eigenvalues at each step.
 
-    All layers carry the same number. Returns the layer's value at each step.
+    All layers carry the same number. Returns the layer's value after each step.
     """
     layers = sp.symbols(f"s0:{depth}")
     loss = (sp.prod(layers) - target) ** 2 / 2
     gradient = sp.lambdify(layers, [sp.diff(loss, s) for s in layers])
-    hessian = sp.lambdify(layers, sp.hessian(loss, layers))
-    state, orbit, curvature = np.full(depth, float(start)), [], []
+    hessian, value = sp.lambdify(layers, sp.hessian(loss, layers)), sp.lambdify(layers, loss)
+    state, orbit, curvature, losses = np.full(depth, float(start)), [], [], []
     for _ in range(steps):
         state = state - rate * np.array(gradient(*state))
         orbit.append(state[0])
+        losses.append(value(*state))
         curvature.append(np.linalg.eigvals(np.array(hessian(*state), dtype=float)).real.max())
     return np.array(orbit)

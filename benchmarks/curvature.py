@@ -23,35 +23,34 @@ def sharpness(size: dict, limits: dict) -> Iterator[dict]:
         M, states = ours.edge_states(width, size["states"])
         few = np.arange(0, size["states"], max(1, size["states"] // 4))[:4]
 
-        def authors(M=M, states=states, few=few):
+        def peer(function, M=M, states=states, few=few):
+            note = f"{len(few)} of {len(states)} states"
+            run = lambda: np.array([function(states[i], M)[0] for i in few])  # noqa: E731
+            return Candidate(run, len(few), lambda values: values, FLOAT32, "float32", note, lambda answer: answer[few])
+
+        def authors(name, peer=peer):
             from . import authors
 
-            return Candidate(
-                lambda: np.array([authors.sharpness(states[i], M)[0] for i in few]),
-                len(few),
-                lambda values: values,
-                FLOAT32,
-                "float32",
-                f"{len(few)} of {len(states)} states",
-                lambda answer: answer[few],
-            )
+            return peer(getattr(authors, name))
 
-        def cohen(M=M, states=states, few=few):
+        def cohen(peer=peer):
             from . import others
 
-            def run():
-                return np.array([others.cohen(*others.linear_network(states[i], M), others.half_squares)[0] for i in few])
-
-            note = f"{len(few)} of {len(states)} states"
-            return Candidate(run, len(few), lambda v: v, FLOAT32, "float32", note, lambda answer: answer[few])
+            return peer(lambda W, M: others.cohen(*others.linear_network(W, M), others.half_squares))
 
         mine = Candidate(lambda M=M, states=states: hessian.sharpness(states, M), len(states), lambda values: values)
-        report = compare(
-            mine, {"the authors": authors, "Cohen et al.": cohen}, rounds=size["rounds"], budget=size["budget"]
-        )
+        peers = {
+            "the authors": lambda authors=authors: authors("sharpness"),
+            "the authors' notebook": lambda authors=authors: authors("sharpness_in_a_notebook"),
+            "Cohen et al.": cohen,
+        }
+        report = compare(mine, peers, rounds=size["rounds"], budget=size["budget"])
         settings = {"d": width, "L": DEPTH, "states": len(states)}
         found = hessian.sharpness(states, M)[few]
-        exact = np.linalg.eigvalsh(hessian.dense(states[few], M))[:, -1]
+        if width <= 20:
+            exact = np.linalg.eigvalsh(hessian.dense(states[few], M))[:, -1]
+        else:  # closed form of aligned states
+            exact = ours.spectrum(states[few], M, 1)[:, 0]
         worst = float(np.abs(found / exact - 1).max())
         title = f"Sharpness at each step of a run at its edge, d = {width}"
         yield row(f"sharpness-{width}", title, "evaluation", settings, report, error=worst)
@@ -62,17 +61,21 @@ def largest(size: dict, limits: dict) -> Iterator[dict]:
     for width in size["ten largest"]:
         M, states = ours.edge_states(width, 4)
 
-        def authors(M=M, states=states):
+        def authors(name, M=M, states=states):
             from . import authors
 
-            return Candidate(
-                lambda: authors.sharpness(states[0], M, TOP), 1, lambda v: v, FLOAT32, "float32", part=lambda a: a[0]
-            )
+            run = lambda: getattr(authors, name)(states[0], M, TOP)  # noqa: E731
+            return Candidate(run, 1, lambda values: values, FLOAT32, "float32", part=lambda answer: answer[0])
+
+        peers = {
+            "the authors": lambda authors=authors: authors("sharpness"),
+            "the authors' notebook": lambda authors=authors: authors("sharpness_in_a_notebook"),
+        }
 
         mine = Candidate(
             lambda M=M, states=states: ours.spectrum(states, M, TOP), len(states), lambda values: values
         )
-        report = compare(mine, {"the authors": authors}, rounds=size["rounds"], budget=size["budget"])
+        report = compare(mine, peers, rounds=size["rounds"], budget=size["budget"])
         exact = hessian.sharpness(states[:1], M, k=TOP, tolerance=1e-9)  # a block Krylov space, its error the square of that
         worst = np.abs(ours.spectrum(states[:1], M, TOP) - exact).max() / exact.max()
         settings = {"d": width, "L": DEPTH, "eigenvalues": TOP, "states": len(states)}

@@ -59,13 +59,13 @@ def _sweep(width, count, steps, start, size):
 
         few = [int(i) for i in np.linspace(0, some - 1, 2)]
         return Candidate(
-            lambda: np.stack([authors.train(W, M, rates[i], steps, keep)[1] for i in few]),
+            lambda: np.stack([authors.train(W, M, rates[i], steps)[2] for i in few]),
             len(few) * steps,
-            lambda s: s,
+            lambda last: last,
             FLOAT32,
             "float32",
             f"{len(few)} of {count} rates, in proportion",
-            lambda answer: answer[few],
+            lambda answer: answer[few, -1],
         )
 
     def functional():
@@ -83,9 +83,14 @@ def _sweep(width, count, steps, start, size):
     peers = {"the authors": authors, "torch.func": functional, "JAX, closed form": lambda: in_jax(False)}
     if width == 5:
         peers["JAX, vmap(grad)"] = lambda: in_jax(True)
-    mine = Candidate(
-        lambda: descent.descend(W, M, rates, steps, keep=keep), count * steps, lambda run: run.singular_values[calm]
-    )
+    def candidate(**options):
+        run = lambda: descent.descend(W, M, rates, steps, keep=keep, **options)  # noqa: E731
+        return Candidate(run, count * steps, lambda run: run.singular_values[calm], note="compiled" if options else "")
+
+    fast = ours.compiled(descent.descend)
+    mine = candidate(**fast)
+    if fast:
+        peers["plain NumPy"] = candidate
     settings = {"d": width, "L": DEPTH, "rates": count, "steps": steps, "recorded": keep, "start": start}
     report = compare(mine, peers, rounds=size["rounds"], budget=size["budget"])
     name, how = (f"sweep-{width}", "whole matrices") if start == "gaussian" else (f"sweep-{width}-aligned", "aligned start")
@@ -125,7 +130,7 @@ def _one_mode(target, depth, rates, start, steps, keep, size, limits):
         return Candidate(run, count * steps, lambda orbit: orbit[calm])
 
     def plain():
-        run = lambda: ours.orbit(target, depth, rates, start, steps, keep, compiled=False)  # noqa: E731
+        run = lambda: ours.orbit(target, depth, rates, start, steps, keep, fast=False)  # noqa: E731
         return Candidate(run, count * steps, lambda orbit: orbit[calm], note="the library's own path without compilation")
 
     mine = Candidate(
@@ -157,25 +162,30 @@ def trajectories(size: dict, limits: dict) -> Iterator[dict]:
 def _trajectory(width, steps, start, size):
     W, M = problem(width, start)
     rate = edge_rate(0.95)
+    reduced = ours.reduction(descent.descend) if start == "unbalanced" else {}
 
-    def torch_peer(name):
+    def authors():
         from . import authors
 
-        return Candidate(
-            lambda: getattr(authors, name)(W, M, rate, steps), steps, lambda out: out[1], FLOAT32, "float32"
-        )
+        run = lambda: authors.train(W, M, rate, steps)  # noqa: E731
+        losses = lambda answer: answer[1:, 0]  # noqa: E731
+        return Candidate(run, steps, lambda out: out[0], FLOAT32, "float32", "layers' values instead of the product's", losses)
+
+    def notebook():
+        from . import authors
+
+        run = lambda: authors.train_in_a_notebook(W, M, rate, steps)  # noqa: E731
+        return Candidate(run, steps, lambda out: np.column_stack(out), FLOAT32, "float32")
 
     def in_jax():
         from . import in_jax
 
-        return Candidate(in_jax.trajectory(W, M, rate, steps), steps, lambda out: out[1], 1e-8)
+        return Candidate(in_jax.trajectory(W, M, rate, steps), steps, lambda out: np.column_stack(out), 1e-8)
 
-    peers = {
-        "the authors": lambda: torch_peer("train"),
-        "the authors' notebook": lambda: torch_peer("train_in_a_notebook"),
-        "JAX, scan and svd": in_jax,
-    }
-    mine = Candidate(lambda: descent.descend(W, M, rate, steps), steps, lambda run: run.singular_values)
+    peers = {"the authors": authors, "the authors' notebook": notebook, "JAX, scan and svd": in_jax}
+    mine = Candidate(
+        lambda: descent.descend(W, M, rate, steps, **reduced), steps, lambda run: np.column_stack((run.loss, run.singular_values))
+    )
     report = compare(mine, peers, rounds=size["rounds"], budget=size["budget"])
     settings = {"d": width, "L": DEPTH, "steps": steps, "start": start}
     name, how = (f"trajectory-{width}", "") if start == "gaussian" else (f"trajectory-{width}-aligned", ", aligned start")

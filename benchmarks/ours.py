@@ -14,6 +14,22 @@ def takes(function, argument):
     return argument in inspect.signature(function).parameters
 
 
+def compiled(function):
+    """The keyword for a compiled loop, where the function has it and numba is there."""
+    if not takes(function, "compiled"):
+        return {}
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return {}
+    return {"compiled": True}
+
+
+def reduction(function):
+    """The keyword for the reduction to an invariant subspace, where the function has it."""
+    return {"reduce": True} if takes(function, "reduce") else {}
+
+
 def spectrum(W, M, k):
     """The k largest eigenvalues with their multiplicities of aligned networks, by a reduction, else by their closed form."""
     reduced = getattr(hessian, "spectrum_reduced", None)
@@ -27,12 +43,12 @@ def spectrum(W, M, k):
     return hessian.spectrum_aligned(np.diagonal(inside, axis1=-2, axis2=-1), values[:rank])[..., :k]
 
 
-def orbit(target, depth, rates, start, steps, keep, *, compiled=True):
+def orbit(target, depth, rates, start, steps, keep, *, fast=True):
     """The one-mode map for many rates: the last `keep` states (n, keep)."""
     if not hasattr(scalar, "orbit"):
         return _plain_orbit(target, depth, rates, start, steps, keep)
-    options = {"compiled": compiled} if takes(scalar.orbit, "compiled") else {}
-    return scalar.orbit(target, depth, rates, steps, keep=keep, start=start, **options)
+    options = compiled(scalar.orbit) if fast else {}
+    return scalar.orbit(start, target, depth, rates, steps, keep=keep, **options)
 
 
 def _plain_orbit(target, depth, rates, start, steps, keep):

@@ -78,10 +78,10 @@ def _targets():
     yield Target("gradient step, share of the peak", "step-50/share of the peak", 1 / 2)
     yield Target("gradient step, share of the peak", "step-100/share of the peak", 1 / 1.3)
     for width, bound in zip((5, 10, 20), (60, 35, 15), strict=True):
-        yield Target("sharpness at each step", f"sharpness-{width}/the authors", bound)
+        yield Target("sharpness at each step", f"sharpness-{width}/the authors' notebook", bound)
         yield Target("sharpness at each step", f"sharpness-{width}/error", 1e-8, least=False)
     for width, bound in zip((50, 100), (20, 50), strict=True):
-        yield Target("ten largest eigenvalues", f"ten-largest-{width}/the authors", bound)
+        yield Target("ten largest eigenvalues", f"ten-largest-{width}/the authors' notebook", bound)
         yield Target("ten largest eigenvalues", f"ten-largest-{width}/error", 1e-10, least=False)
     yield Target("dense Hessian, d = 10", "dense-10/the authors", 300)
     yield Target("dense Hessian, d = 10", "dense-10/torch.func", 10)
