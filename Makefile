@@ -1,4 +1,4 @@
-# make book · make test · make lab · make check · make outputs · make recorded [NAME=...] · make chapter-mutants [NAME=...] · make pins · make clean; each sets up .venv by itself.
+# make book · make test · make lab · make check · make outputs · make bench · make recorded [NAME=...] · make chapter-mutants [NAME=...] · make pins · make clean; each sets up .venv by itself.
 PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 V := .venv/bin
