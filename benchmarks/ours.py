@@ -32,9 +32,10 @@ def reduction(function):
 
 def spectrum(W, M, k):
     """The k largest eigenvalues with their multiplicities of aligned networks, by a reduction, else by their closed form."""
-    reduced = getattr(hessian, "spectrum_reduced", None)
-    if reduced is not None:
-        return reduced(W, M)[..., :k]
+    if hasattr(hessian, "spectrum_reduced"):
+        values, multiplicities = hessian.spectrum_reduced(W, M)
+        several = [np.repeat(v[:k], np.minimum(m[:k], k))[:k] for v, m in zip(values, multiplicities, strict=True)]
+        return np.array(several)
     left, values, right = np.linalg.svd(M)
     inside = alignment.coordinates(W, left, right.T)
     if alignment.off_diagonal(inside).max() > 1e-9 * np.abs(inside).max():

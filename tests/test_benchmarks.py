@@ -210,7 +210,7 @@ def test_a_planted_slow_down_is_found_in_each_ratio_of_its_row(record, name):
 
 
 def test_a_slow_library_fails_the_command(record, tmp_path, capsys):
-    from benchmarks.__main__ import main
+    from benchmarks.command import main
 
     result.write(tmp_path / "latest.json", slower(record, "sweep-5", 3.0))
     options = ["check", "--result", str(tmp_path / "latest.json")]
@@ -295,6 +295,17 @@ def test_an_altered_record_is_refused(record, tmp_path):
     result.write(path, {"format": 1})
     with pytest.raises(ValueError, match="not a whole result: no about"):
         result.read(path)
+
+
+def test_a_full_result_from_elsewhere_can_become_the_record_and_a_quick_one_cannot(record, tmp_path):
+    from benchmarks.command import main
+
+    alone, place = tmp_path / "brought.json", tmp_path / "results" / "recorded.json"
+    alone.write_text(json.dumps(record))
+    assert main(["adopt", "--result", str(alone), "--record", str(place)]) == 0 and result.read(place) == record
+    alone.write_text(json.dumps(record | {"about": record["about"] | {"quick": True}}))
+    with pytest.raises(SystemExit):
+        main(["adopt", "--result", str(alone), "--record", str(place)])
 
 
 def test_targets_are_judged_by_their_bounds():
