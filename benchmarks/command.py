@@ -16,9 +16,9 @@ from . import curvature, device, growth, linear, machine, result
 
 FULL = {
     "rounds": 7,
-    "budget": 6.0,
-    "sweep": {5: (2000, 500), 10: (1000, 200), 20: (300, 200), 50: (60, 100)},  # width: rates, steps
-    "one mode": (10_000, 20_000),
+    "budget": 5.0,  # seconds of a row after warm-up, if three rounds fit
+    "sweep": {5: (2000, 250), 10: (1000, 100), 20: (300, 100), 50: (60, 60)},  # width: rates, steps
+    "one mode": (10_000, 5_000),
     "trajectory": {5: 600, 10: 600, 20: 500, 50: 250, 100: 100},  # width: steps
     "step": {50: 600, 100: 200},
     "sharpness": (5, 10, 20, 50),
@@ -40,8 +40,8 @@ FULL = {
 QUICK = FULL | {
     "rounds": 3,
     "budget": 1.0,
-    "sweep": {5: (2000, 200), 10: (500, 100), 20: (100, 100)},
-    "one mode": (10_000, 2_000),
+    "sweep": {5: (2000, 100), 10: (500, 50), 20: (100, 50)},
+    "one mode": (10_000, 1_000),
     "trajectory": {5: 300, 10: 300, 20: 200, 50: 80, 100: 30},
     "step": {50: 300, 100: 100},
     "sharpness": (5, 10, 20),
@@ -132,14 +132,19 @@ def main(arguments=None, core: int | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("command", nargs="?", choices=("run", "check", "adopt"), default="run")
     parser.add_argument("--quick", action="store_true", help="a minute, fewer rounds and sizes")
+    parser.add_argument("--rounds", type=int, help="at most so many rounds and about as many seconds for each row")
     parser.add_argument("--out", type=Path, default=result.FOLDER, help="folder for latest.json")
     parser.add_argument("--remark", default="", help="a sentence that the record carries")
     parser.add_argument("--result", type=Path, default=result.FOLDER / "latest.json")
     parser.add_argument("--record", type=Path, default=result.RECORD)
     parser.add_argument("--factor", type=float, default=result.FACTOR)
     options = parser.parse_args(arguments)
+    if options.rounds is not None and options.rounds < 3:
+        parser.error(f"--rounds: got {options.rounds}, needs at least 3, so that there are quartiles")
     if options.command == "run":
-        found = measure(QUICK if options.quick else FULL, quick=options.quick, core=core)
+        size = QUICK if options.quick else FULL
+        size |= {"rounds": options.rounds, "budget": options.rounds} if options.rounds else {}
+        found = measure(size, quick=options.quick, core=core)
         found["about"]["remark"] = options.remark
         result.write(options.out / "latest.json", found)
         report(found)

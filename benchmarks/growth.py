@@ -14,7 +14,7 @@ import numpy as np
 from eoslib import descent, network
 
 from . import clock
-from .linear import DEPTH, SCALE, VALUES, edge_rate, problem
+from .linear import DEPTH, VALUES, edge_rate, problem, scale
 
 
 def exponent(x: np.ndarray, seconds: np.ndarray) -> float:
@@ -62,7 +62,7 @@ def _depths(size):
     depths, width, steps, work = size["growth"]["L"], 50, size["growth"]["steps at d"], []
     M = network.target(VALUES, width, rng=np.random.default_rng(0), symmetric=False).matrix
     for depth in depths:
-        W = network.initialise("gaussian", depth=depth, width=width, scale=SCALE, rng=np.random.default_rng(1))
+        W = network.initialise("gaussian", depth=depth, width=width, scale=scale(width), rng=np.random.default_rng(1))
         work.append(lambda W=W: descent.descend(W, M, 1e-3, steps, singular_values=False))
     x = [depth - 1 for depth in depths]
     return _curve("growth-L", f"a step, d = {width}", "L - 1", x, work, size, per=steps)

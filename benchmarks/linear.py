@@ -13,15 +13,19 @@ from .clock import Candidate, compare
 
 DEPTH = 3
 VALUES = (10.0, 6.0, 3.0)  # the target of the paper's bifurcation diagram
-SCALE = 0.01
 FLOAT32 = 5e-3  # rounding of 1e-7 a step, amplified while the modes leave the saddle
+
+
+def scale(width):
+    """Size of a start: layers of Gaussian numbers have a norm of about 0.6, whatever the width."""
+    return 0.3 / width**0.5
 
 
 def problem(width, start):
     """Target matrix and starting weights of a row; ``"gaussian"`` has no invariant subspace to reduce to."""
     M = network.target(VALUES, width, rng=np.random.default_rng(0), symmetric=False).matrix
     rng = np.random.default_rng(1)
-    return network.initialise(start, depth=DEPTH, width=width, scale=SCALE, rng=rng), M
+    return network.initialise(start, depth=DEPTH, width=width, scale=scale(width), rng=rng), M
 
 
 def edge_rate(factor):
