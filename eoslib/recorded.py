@@ -1,9 +1,16 @@
 """Recorded runs: long computations done part by part, resumed after an interruption, and written whole or not at all.
 
 A script in ``recorded/`` names its settings and its parts, hands them to `collect`, and writes one ``.npz`` file with
-`save`. What was finished is known by the settings, the script and the library that made it, never by its name alone. A record
-carries checksums of its arrays and of its note, and the folder's ``digests.json`` those of the records, so that `load`
-can refuse one that was altered and say what is wrong with it.
+`save`. What was finished is known by the settings, the script and the library that made it, never by its name alone. A
+record carries checksums of its arrays and of its note, and the folder's ``digests.json`` those of the records, so that
+`load` can refuse one that was altered and say what is wrong with it.
+
+Two things are told apart by digest. *Parts* are known by settings, script and library: a change of any of them,
+comments and layout aside, begins a run anew. A finished *record* is known by its bytes, its settings and its script;
+the library's digest is noted in it and not enforced, because most changes of the library change no number, and a replay
+(each record's chapter does one) shows whether this one did. The library's digest covers the modules of `eoslib` that
+the process has loaded, this one aside; neither digest covers other packages, whose versions the note has, or the
+processor, which it names.
 """
 
 from __future__ import annotations
@@ -16,7 +23,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,11 +35,18 @@ _locks: dict = {}  # by record: the lock, held from `collect` to `save`
 _runs: dict = {}  # by record: where the parts of this process's run lie, and what code it began with
 
 
-def collect(record: Path, jobs: dict, *, settings: dict | None = None, progress: bool = True) -> dict:
+def collect(
+    record: Path,
+    jobs: dict,
+    *,
+    settings: dict | None = None,
+    progress: bool = True,
+    through: Callable[[dict], Generator] | None = None,
+) -> dict:
     """Do the jobs whose results are not there yet and return the results of all.
 
-    Finished parts lie in `folder` until `save`. Those of other settings, or of another script or library, lie beside them and
-    are neither used nor touched. From here to `save` no other process can run the same record.
+    Finished parts lie in `folder` until `save`. Those of other settings, or of another script or library, lie beside
+    them and are neither used nor touched. From here to `save` no other process can run the same record.
 
     Parameters
     ----------
@@ -43,11 +58,15 @@ def collect(record: Path, jobs: dict, *, settings: dict | None = None, progress:
         Everything that determines the result, JSON-serialisable, seeds included.
     progress : bool
         Whether a bar is shown on stderr.
+    through : generator function, optional
+        Does the jobs that are left, as `sweep.run` does with many processes: takes a dict of them and yields the name,
+        the arrays and the seconds of each as it is finished, in any order. By default they are done here, one after
+        another.
 
     Returns
     -------
     dict of str to dict
-        The arrays of each part, and under ``seconds`` the processor time it took.
+        In the order of `jobs`, the arrays of each part, and under ``seconds`` the processor time it took.
 
     Raises
     ------
@@ -71,22 +90,33 @@ def collect(record: Path, jobs: dict, *, settings: dict | None = None, progress:
         place.mkdir(parents=True, exist_ok=True)
         _runs[Path(record).resolve()] = place, {"script": _script(record), "library": _library()}
         _refuse_strays(place, jobs)
-        results = {}
+        paths = {name: place / f"{name}.npz" for name in jobs}
+        results = {name: _part(path) for name, path in paths.items() if path.exists()}
+        left = {name: job for name, job in jobs.items() if name not in results}
         with _bar(record.stem, len(jobs), progress) as bar:
-            for name, job in jobs.items():
-                bar.set_postfix_str(name)
-                if not (path := place / f"{name}.npz").exists():
-                    began = time.process_time()
-                    arrays = job()
-                    seconds = {"seconds": np.array(time.process_time() - began)}
-                    _write(path, _sealed(arrays | seconds, {"part": name}))
+            bar.update(len(results))
+            with contextlib.closing((through or partial(_one_by_one, bar))(left)) as finished:
+                for name, arrays, seconds in finished:
+                    _write(paths[name], _sealed(arrays | {"seconds": np.array(seconds)}, {"part": name}))
                     (place / f"{name}.checkpoint").unlink(missing_ok=True)
-                results[name] = _read(path, "a part that is done again when this file is removed")[0]
-                bar.update()
-        return results
+                    results[name] = _part(paths[name])
+                    bar.update()
+        return {name: results[name] for name in jobs}
     except BaseException:
         _release(record)
         raise
+
+
+def _one_by_one(bar, jobs):
+    for name, job in jobs.items():
+        bar.set_postfix_str(name)
+        began = time.process_time()
+        arrays = job()
+        yield name, arrays, time.process_time() - began
+
+
+def _part(path):
+    return _read(path, "a part that is done again when this file is removed")[0]
 
 
 def folder(record: Path, settings: dict | None = None) -> Path:
@@ -185,8 +215,8 @@ def load(record: Path, *, settings: dict | None = None) -> dict:
     """Read a record: its arrays, and under ``about`` the dictionary that `save` noted.
 
     Refused are a file that cannot be read, arrays or a note that are not those that were written, a record that is not
-    the one listed in ``digests.json``, one of other `settings`, and one of another script. A change of the library alone is not
-    refused: it is for the replay of a record to show whether it matters.
+    the one listed in ``digests.json``, one of other `settings`, and one of another script. A change of the library
+    alone is not refused: it is for the replay of a record to show whether it matters.
 
     Raises
     ------
@@ -268,8 +298,11 @@ def _library():
     root, codes = __name__.rpartition(".")[0], {}
     for name, module in sorted(sys.modules.items()):
         if (name == root or name.startswith(f"{root}.")) and name != __name__ and getattr(module, "__file__", None):
-            codes[name] = code_digest(Path(module.__file__).read_text(encoding="utf8"))
+            codes[name] = _known_digest(Path(module.__file__).read_text(encoding="utf8"))
     return _digest(codes)
+
+
+_known_digest = lru_cache(maxsize=None)(code_digest)  # a module's text is parsed once in a process
 
 
 def _digest(value):
@@ -301,6 +334,8 @@ def _differences(wanted, found):
 
 def _sealed(arrays, note):
     """The arrays with a note that holds a checksum of each and one of itself."""
+    if masked := [name for name, array in arrays.items() if isinstance(array, np.ma.MaskedArray)]:
+        raise ValueError(f"arrays: got masked ones in {masked}, whose masks would be lost; needs plain ones")
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
         raise ValueError(f"arrays: got Python objects in {objects}, needs numbers or text, which can be read back")

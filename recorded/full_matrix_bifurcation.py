@@ -8,18 +8,19 @@ it rotated).
 
     python recorded/full_matrix_bifurcation.py          # about a minute; can be interrupted and started again
 
-Every finished block is kept in a folder of ``full_matrix_bifurcation.parts/`` until all are done; then they become one ``.npz`` file.
-`load` reads it, `replay` computes columns again.
+It is a sweep (`eoslib.sweep`) over families and learning rates, in blocks of rates: under ``joblib.parallel_config`` a
+call of `main` is done by many processes, or by a cluster, and the numbers are the same. Every finished block is kept in
+a folder of ``full_matrix_bifurcation.parts/`` until all are done; then they become one ``.npz`` file. `load` reads it,
+`replay` computes columns again.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from eoslib import bifurcation, descent, network, recorded
+from eoslib import bifurcation, descent, network, recorded, sweep
 
 RECORD = Path(__file__).resolve().with_suffix(".npz")
 VALUES = (10.0, 6.0, 3.0)
@@ -32,7 +33,13 @@ HEAD, HEAD_COLUMNS = (
     slice(0, None, 140),
 )  # first steps kept for `replay`; the orbit is still leaving the saddle then
 BLOCK = 150
-FAMILIES = ("full", "aligned", "single")
+ALWAYS = ("diverged_at", "rotation")
+KEPT = {  # of each family
+    "full": (*ALWAYS, "singular_values", "sharpness"),
+    "aligned": (*ALWAYS, "mode", "others", "sharpness"),
+    "single": ALWAYS,
+}
+FAMILIES = tuple(KEPT)
 SETTINGS = {
     "values": VALUES,
     "width": WIDTH,
@@ -75,15 +82,14 @@ def simulate(family: str, q) -> dict:
     W, M, basis = problem(family)
     rates = (np.asarray(q) / sharpness_at_minimum()).astype(W.dtype)
     out = bifurcation.network_scan(W, M, rates, STEPS, KEEP, basis=basis)
-    kept = {"diverged_at": out["diverged_at"].astype(np.int32), "rotation": out["rotation"].astype(np.float32)}
-    if family == "full":
-        kept["singular_values"] = out["singular_values"][..., : len(VALUES)].astype(np.float32)
-    if family == "aligned":
-        kept["mode"] = out["modes"][..., 0].astype(np.float32)
-        kept["others"] = out["modes"][:, -2:, 1 : len(VALUES)].astype(np.float32)
-    if family != "single":
-        kept["sharpness"] = out["sharpness"].astype(np.float32)
-    return kept
+    return {
+        "diverged_at": out["diverged_at"].astype(np.int32),
+        "rotation": out["rotation"].astype(np.float32),
+        "singular_values": out["singular_values"][..., : len(VALUES)].astype(np.float32),
+        "mode": out["modes"][..., 0].astype(np.float32),
+        "others": out["modes"][:, -2:, 1 : len(VALUES)].astype(np.float32),
+        "sharpness": out["sharpness"].astype(np.float32),
+    }
 
 
 def heads() -> np.ndarray:
@@ -115,15 +121,15 @@ def replay(record: dict, columns) -> dict:
 
 def main() -> None:
     """Do the blocks that have not been done, then write the record."""
-    q = rates_q()
-    jobs = {f"{f}-{i:05d}": partial(simulate, f, q[i : i + BLOCK]) for f in FAMILIES for i in range(0, len(q), BLOCK)}
-    parts = recorded.collect(RECORD, jobs | {"head": lambda: {"head": heads()}}, settings=SETTINGS)
-    seconds = sum(float(part.pop("seconds")) for part in parts.values())
-    arrays = {"q": q, **parts.pop("head")}
-    for family in FAMILIES:
-        blocks = [part for name, part in parts.items() if name.startswith(family)]
-        arrays |= {f"{family}/{name}": np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-    recorded.save(RECORD, SETTINGS, seconds, arrays)
+    grid = {"family": FAMILIES, "q": rates_q()}
+    result = sweep.run(simulate, grid, batch="q", block=BLOCK, record=RECORD, settings=SETTINGS)
+    if result.errors:
+        raise RuntimeError(f"{len(result.errors)} runs failed: {result.errors[:3]}")
+    arrays = {"q": grid["q"], "head": heads()}
+    for family, names in KEPT.items():
+        found = sweep.select(result, family=family).arrays
+        arrays |= {f"{family}/{name}": found[name] for name in names}
+    recorded.save(RECORD, SETTINGS, result.seconds, arrays)
 
 
 if __name__ == "__main__":

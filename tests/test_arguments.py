@@ -20,7 +20,7 @@ import pytest
 import sympy as sp
 
 from eoslib import alignment, averages, balance, bifurcation, descent, diagonal, enclose, escape, hessian
-from eoslib import landscape, network, optimisers, plot, scalar, symbols, torus, transverse
+from eoslib import landscape, network, optimisers, plot, scalar, sweep, symbols, torus, transverse
 
 
 
@@ -288,6 +288,18 @@ CALLS = [
     call(scalar.sharpness_on_cycle, target=(1.0, "positives"), depth=(2, "count"), learning_rate=(1.1, "positives")),
     call(scalar.window, depth=(2, "count")),
     call(scalar.lyapunov, target=(1.0, "positives"), depth=(2, "count"), learning_rate=(1.1, "positives")),
+    call(
+        sweep.run,
+        function=(lambda x, y: {"z": x + y}, "good"),
+        grid=({"x": [0.0, 1.0], "y": [1, 2]}, "name"),
+        batch=("x", "any"),
+        block=(2, "count"),
+        record=(None, "any"),
+        settings=(None, "any"),
+        n_jobs=(1, "any"),
+        progress=(False, "flag"),
+    ),
+    call(sweep.select, result=(sweep.run(lambda x: {"y": x}, {"x": [1.0]}, n_jobs=1, progress=False), "name")),
     call(symbols.prove, left=(sp.Integer(0), "any"), right=(0, "any"), assuming=((), "any")),
     call(symbols.network_symbols, depth=(2, "count"), width=(2, "count"), name=("w", "any")),
     call(
@@ -400,7 +412,7 @@ CALLS = [
         basis=((I, I), "any"),
     ),
 ]
-EXTRA = {enclose.over: [(0.0, 1.0)], enclose.below: [(0.0, 1.0)]}  # what stands after the first argument
+EXTRA = {enclose.over: [(0.0, 1.0)], enclose.below: [(0.0, 1.0)], sweep.run: []}  # what stands after the first argument
 # what a function is documented to answer where there is nothing wrong with the arguments
 REFUSALS = {
     bifurcation.superstable: RuntimeError,
@@ -499,7 +511,7 @@ def test_every_public_function_is_in_the_table():
     modules = [alignment, averages, balance, bifurcation, descent, diagonal, escape, hessian, landscape, network]
     public = {
         f"{module.__name__.split('.')[-1]}.{name}"
-        for module in [*modules, optimisers, scalar, symbols, torus, transverse]
+        for module in [*modules, optimisers, scalar, sweep, symbols, torus, transverse]
         for name, member in inspect.getmembers(module, inspect.isfunction)
         if member.__module__ == module.__name__ and not name.startswith("_")
     }
