@@ -240,3 +240,179 @@ def test_lists_are_taken():
     W = [[[2.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.003, 1.0]]]
     C = alignment.imbalance(W)
     assert np.allclose(alignment.subspace_distance(W, 2), alignment.distance_from_imbalance(W, C, 2), rtol=1e-2)
+
+
+QUARTER = np.array([[0.0, -1.0], [1.0, 0.0]])
+
+
+def test_distance_in_numbers_worked_out_by_hand():
+    W = np.stack([np.diag([2.0, 1.0]), np.diag([2.0, 1.0]) @ QUARTER])
+    # the inner vectors are e1, e2 and e2, e1: an overlap of zero for one vector, a permutation for two
+    assert_allclose(alignment.subspace_distance(W, 1), [1.0])
+    assert_allclose(alignment.subspace_distance(W, 2), [2.0])
+    three = np.stack([np.diag([3.0, 2.0, 1.0]), np.diag([3.0, 1.0, 2.0]), np.diag([3.0, 2.0, 1.0])])
+    assert_allclose(alignment.subspace_distance(three, 1), [0, 0], atol=1e-15)
+    assert_allclose(alignment.subspace_distance(three, 2), [1, 1])  # e2 against e3: one entry of the identity is lost
+    assert_allclose(alignment.subspace_distance(three, 3), [2, 2])  # a transposition of two
+    flipped = np.stack([np.eye(2), np.diag([-3.0, 2.0])])
+    assert alignment.subspace_distance(flipped, 2) == 0 == alignment.subspace_distance(flipped, 2, signed=False)
+    plain = np.linalg.svd(flipped)
+    own = np.linalg.norm(plain[2][1, :2] @ plain[0][0, :, :2] - np.eye(2))
+    assert alignment.subspace_distance(flipped, 2, signed=True) == own
+    assert own > 1 or alignment.subspace_distance(flipped[:, ::-1, ::-1], 2, signed=True) > 1  # the flag does something
+
+
+def test_angles_by_mode_is_what_is_meant_by_default():
+    P = np.diag([1.0, 2.0, 0.1])
+    assert_allclose(alignment.angles(P, np.eye(3), 2), [0, 0], atol=1e-15)
+    assert_allclose(alignment.angles(P, np.eye(3), 2, by="order"), [np.pi / 2] * 2)
+    assert_allclose(alignment.angles(P, np.eye(3), 1), [np.pi / 2])  # the leading vector is e2
+    tiny = np.eye(2) + 1e-12 * QUARTER  # an arc cosine would see nothing
+    assert_allclose(alignment.angles(np.diag([2.0, 1.0]), np.linalg.qr(tiny)[0], 2), [1e-12] * 2, rtol=1e-3)
+    assert alignment.angles(np.ones((4, 1, 1)), np.eye(1), 1).shape == (4, 1)
+
+
+def test_coordinates_in_given_and_in_default_frames():
+    rng = np.random.default_rng(1)
+    W, left, right = rng.standard_normal((2, 3, 4, 4)), orthogonal(4, rng), orthogonal(4, rng)
+    inner = np.stack([orthogonal(4, rng), orthogonal(4, rng)])
+    found = alignment.coordinates(W, left, right, inner)
+    for n in range(2):
+        assert_allclose(found[n, 0], inner[0].T @ W[n, 0] @ right, atol=1e-14)
+        assert_allclose(found[n, 1], inner[1].T @ W[n, 1] @ inner[0], atol=1e-14)
+        assert_allclose(found[n, 2], left.T @ W[n, 2] @ inner[1], atol=1e-14)
+    assert_allclose(alignment.coordinates(W, left, right)[1, 1], right.T @ W[1, 1] @ right, atol=1e-14)
+    assert_allclose(alignment.coordinates(W[0, :1], left, right), [left.T @ W[0, 0] @ right], atol=1e-14)  # one layer
+
+
+def test_off_diagonal_of_stacks():
+    D = np.zeros((2, 3, 3))
+    D[0, 0, 2], D[1, 2, 1], D[1, 1, 1] = -4.0, 3.0, 100.0
+    assert alignment.off_diagonal(D).tolist() == [4.0, 3.0]
+    assert alignment.off_diagonal([[7.0]]) == 0.0
+
+
+def test_imbalance_by_hand():
+    W = np.array([[[1.0, 2.0], [0.0, 1.0]], [[1.0, 0.0], [3.0, 1.0]]])
+    # W2^T W2 = [[10, 3], [3, 1]], W1 W1^T = [[5, 2], [2, 1]]
+    assert alignment.imbalance(W).tolist() == [[[5.0, 1.0], [1.0, 0.0]]]
+    # [[5, 2], [2, 1]] [[10, 3], [3, 1]] = [[56, 17], [23, 7]]; less its transpose: 6 off the diagonal, twice
+    assert_allclose(alignment.commutator(W), [6 * np.sqrt(2)], rtol=1e-14)
+    batch = np.stack([W, 2 * W])
+    assert_allclose(alignment.commutator(batch)[:, 0], [6 * np.sqrt(2), 96 * np.sqrt(2)], rtol=1e-14)
+    assert alignment.commutator(np.zeros((2, 3, 2, 2))).tolist() == [[0.0, 0.0]] * 2
+
+
+def test_lean_by_hand():
+    """Gaps 9 - 4 = 5, 9 - 1 = 8, 4 - 1 = 3, imbalances 0.05, 0.16, 0.03: leans 0.01, 0.02, 0.01."""
+    W = np.stack([np.diag([3.0, 2.0, 1.0])] * 2)
+    C = np.array([[[0.0, 0.05, 0.16], [0.05, 0.0, 0.03], [0.16, 0.03, 0.0]]])
+    lost = (0.01**2 + 0.02**2) / 2, (0.01**2 + 0.01**2) / 2, (0.02**2 + 0.01**2) / 2
+    for rank, leans in ((1, 0), (2, 2 * 0.01**2), (3, 2 * (0.01**2 + 0.02**2 + 0.01**2))):
+        expected = np.sqrt(leans + sum(x**2 for x in lost[:rank]))
+        assert_allclose(alignment.distance_from_imbalance(W, C, rank), [expected], rtol=1e-12)
+        assert_allclose(alignment.distance_from_imbalance(1e-3 * W, 1e-6 * C, rank), [expected], rtol=1e-12)
+    both = alignment.distance_from_imbalance(np.stack([W, 2 * W]), np.stack([C, 4 * C]), 2)
+    assert both.shape == (2, 1) and np.ptp(both) < 1e-14
+    repeated = np.stack([np.diag([3.0, 1.0, 1.0])] * 2)  # those that are not leading may coincide
+    assert_allclose(alignment.distance_from_imbalance(repeated, 0 * C, 1), [0.0])
+    with pytest.raises(ValueError, match="^W: got coinciding singular values"):
+        alignment.distance_from_imbalance(repeated, C, 2)
+    for size in (1.0, 1e-5, 1e5):  # what coincides is judged beside the largest square: 1e-12 of it
+        near = size * np.stack([np.diag([1.0, 1 - 1e-13])] * 2)
+        with pytest.raises(ValueError, match="^W: got coinciding"):
+            alignment.distance_from_imbalance(near, np.zeros((1, 2, 2)), 1)
+        apart = size * np.stack([np.diag([1.0, 1 - 1e-11])] * 2)
+        assert alignment.distance_from_imbalance(apart, np.zeros((1, 2, 2)), 1) == 0
+    with pytest.raises(ValueError, match="^W: got coinciding"):
+        alignment.distance_from_imbalance(np.zeros((2, 2, 2)), np.zeros((1, 2, 2)), 1)
+
+
+def test_velocity_judges_rank_and_coincidence_relative_to_size():
+    turn = QUARTER
+    for size in (1e-6, 1.0, 1e6):
+        (_, s, _), _ = alignment.singular_vector_velocity(size * np.diag([1.0, 1e-11]), np.zeros((2, 2)))
+        assert s.shape == (2,)
+        (U, s, V), (dU, ds, dV) = alignment.singular_vector_velocity(size * np.diag([1.0, 1e-13]), np.diag([3.0, 0.0]))
+        assert s.tolist() == [size] and ds.tolist() == [3.0] and U.shape == V.shape == (2, 1)
+        with pytest.raises(ValueError, match="^W: got coinciding"):
+            alignment.singular_vector_velocity(size * np.diag([1.0, 1 - 1e-13]), turn)
+        alignment.singular_vector_velocity(size * np.diag([1.0, 1 - 1e-11]), turn)
+        with pytest.raises(ValueError, match=r"^velocity: would raise the rank of W above 1, needs"):
+            alignment.singular_vector_velocity(np.diag([1.0, 0.0]), size * np.diag([1.0, 1e-8]))
+        alignment.singular_vector_velocity(np.diag([1.0, 0.0]), size * np.diag([1.0, 1e-10]))
+    # a wide matrix, by hand: W = (2, 0), velocity (0, 1): the right vector turns at speed 1 / 2
+    (U, s, V), (dU, ds, dV) = alignment.singular_vector_velocity([[2.0, 0.0]], [[0.0, 1.0]])
+    assert ds.tolist() == [0.0] and dU.tolist() == [[0.0]] and np.abs(dV).ravel().tolist() == [0.0, 0.5]
+    # a square one: X = [[0, 1], [0, 0]], gaps 3: dU = (X S + S X^T) / 3 has 1/3, dV = (S X + X^T S) / 3 has 2/3
+    _, (dU, ds, dV) = alignment.singular_vector_velocity(np.diag([2.0, 1.0]), [[0.0, 1.0], [0.0, 0.0]])
+    assert_allclose(np.abs(dU), [[0, 1 / 3], [1 / 3, 0]], atol=1e-15)
+    assert_allclose(np.abs(dV), [[0, 2 / 3], [2 / 3, 0]], atol=1e-15)
+
+
+def test_frames_multiply_from_the_left():
+    rng = np.random.default_rng(2)
+    P = [orthogonal(3, rng) for _ in range(3)]
+    R = alignment.frames(np.stack([0.3 * P[0], 2.0 * P[1], 5.0 * P[2], np.ones((3, 3))]))
+    assert_allclose(R, [P[0], P[1] @ P[0], P[2] @ P[1] @ P[0]], atol=1e-14)
+    batch = rng.standard_normal((2, 4, 3, 3))
+    turned = alignment.rotate(batch, R)
+    assert_allclose(turned[1, 0], R[0].T @ batch[1, 0], atol=1e-14)
+    assert_allclose(turned[0, 2], R[2].T @ batch[0, 2] @ R[1], atol=1e-14)
+    assert_allclose(turned[0, 3], batch[0, 3] @ R[2], atol=1e-14)
+    with pytest.raises(ValueError, match="^W: layer 2 is not a positive multiple"):
+        alignment.frames(np.stack([np.eye(2), np.zeros((2, 2)), np.eye(2)]))
+
+
+def test_what_counts_as_orthogonal():
+    """Within 1e-10 in float64; 100 roundings a row, 2.4e-5 for two, in float32."""
+    W = np.ones((2, 2, 2))
+    for size, dtype, good in ((2e-11, float, True), (2e-10, float, False), (1e-6, np.float32, True), (1e-4, np.float32, False)):
+        R = np.array([[[1 + size, 0.0], [0.0, 1.0]]], dtype=dtype)
+        if good:
+            alignment.rotate(W, R)
+        else:
+            with pytest.raises(ValueError, match="^R: got a matrix that is not orthogonal"):
+                alignment.rotate(W, R)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: alignment.angles(np.ones(2), np.eye(2), 1), r"^P: got shape \(2,\)"),
+        (lambda: alignment.angles(np.ones((2, 3)), np.eye(2), 1), r"^P: got shape \(2, 3\)"),
+        (lambda: alignment.angles(np.ones((2, 2, 3)), np.eye(2), 1), r"^P: got shape \(2, 2, 3\)"),
+        (lambda: alignment.angles(np.ones((0, 0)), np.ones((0, 0)), 1), r"^P: got shape \(0, 0\)"),
+        (lambda: alignment.angles(np.eye(2), np.ones((2, 2)), 1), "^vectors: got a matrix that is not orthogonal"),
+        (lambda: alignment.angles(np.eye(2), np.eye(2), 3), "^rank: got 3, needs at most d = 2"),
+        (lambda: alignment.angles(np.eye(2), np.eye(2), 0), "^rank: got 0, needs an integer >= 1"),
+        (lambda: alignment.off_diagonal(np.ones(3)), r"^D: got shape \(3,\)"),
+        (lambda: alignment.off_diagonal(np.ones((3, 3, 2))), r"^D: got shape \(3, 3, 2\)"),
+        (lambda: alignment.off_diagonal(np.ones((3, 0, 0))), r"^D: got shape \(3, 0, 0\)"),
+        (lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(3), np.eye(2)), r"^left: got shape \(3, 3\), needs \(2, 2\)"),
+        (lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), np.eye(3)), r"^right: got shape \(3, 3\), needs \(2, 2\)"),
+        (lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), 2 * np.eye(2)), "^right: got a matrix that is not"),
+        (lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), np.eye(2), np.ones((1, 2, 2))), "^frames: got a matrix"),
+        (lambda: alignment.coordinates(np.full((1, 2, 2), 1.5e308), _TILT, _TILT), "^W: got .* needs numbers whose result"),
+        (lambda: alignment.imbalance(np.full((2, 2, 2), 1e200)), "^W: got .* needs numbers whose result"),
+        (lambda: alignment.imbalance(np.ones((1, 2, 2))), "^W: got 1 layer, needs at least 2"),
+        (lambda: alignment.distance_from_imbalance(np.ones((2, 2, 2)), np.ones((1, 2, 3)), 1), r"^C: got shape \(1, 2, 3\)"),
+        (lambda: alignment.singular_vector_velocity(np.ones(2), np.ones(2)), r"^W: got shape \(2,\)"),
+        (lambda: alignment.singular_vector_velocity(np.ones((0, 2)), np.ones((0, 2))), r"^W: got shape \(0, 2\)"),
+        (lambda: alignment.rotate(np.ones((3, 2, 2)), np.eye(2)[None]), r"^R: got shape \(1, 2, 2\), needs \(2, 2, 2\)"),
+        (lambda: alignment.frames(np.ones((2, 2, 2, 2))), r"^W: got shape \(2, 2, 2, 2\), needs one network"),
+    ],
+)
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+_TILT = np.array([[1.0, -1.0], [1.0, 1.0]]) / np.sqrt(2)
+
+
+def test_torch_is_refused_by_name():
+    torch = pytest.importorskip("torch")
+    for call in (alignment.imbalance, lambda W: alignment.coordinates(W, np.eye(2), np.eye(2))):
+        with pytest.raises(ValueError, match="^W: got a torch tensor, needs a NumPy array"):
+            call(torch.ones(2, 2, 2))

@@ -186,3 +186,141 @@ def test_rates_and_starts_batch_like_single_runs_and_divergence_is_reported():
 def test_bad_input_is_named(call, word):
     with pytest.raises(ValueError, match=word.split("(")[0]):
         call()
+
+
+def test_periods_are_told_relative_to_the_size_of_the_coordinate():
+    swing = np.array([0.0, 1.0] * 16)[:, None]
+    for size in (1.0, 1e6, 1e-6):  # a two-cycle of relative width 2e-7 is one, of width 5e-8 it is rest
+        assert diagonal.periods(size * (1 + 2e-7 * swing)).tolist() == [2]
+        assert diagonal.periods(size * (1 + 5e-8 * swing)).tolist() == [1]
+    assert diagonal.periods(1 + 1e-3 * swing, tolerance=1e-2).tolist() == [1]
+    assert diagonal.periods(np.array([3, 4] * 16)[:, None]).tolist() == [2]  # whole numbers
+
+
+def test_periods_up_to_the_largest_and_no_further():
+    for period, expected in ((16, 16), (17, 0), (1, 1)):
+        orbit = np.resize(np.linspace(1, 2, period), 64)
+        assert diagonal.periods(np.stack([orbit, np.ones(64)], axis=-1)).tolist() == [expected, 1]
+    batch = np.ones((3, 4, 2, 5)) * np.array([1.0, 2.0])[:, None]
+    batch[1] = 1.0
+    found = diagonal.periods(batch, largest=1)
+    assert found.shape == (3, 4, 5) and not found[[0, 2]].any() and np.all(found[1] == 1)
+    assert diagonal.periods(np.ones((32, 1))).tolist() == [1]
+    with pytest.raises(ValueError, match=r"^values: got shape \(31, 1\), needs .* 2 \* largest = 32$"):
+        diagonal.periods(np.ones((31, 1)))
+    assert diagonal.periods(np.ones((4, 1)), largest=2).tolist() == [1]
+    for bad in (np.array([[np.nan, 1.0]] * 32), [["a"]] * 32, [[1.0], [1.0, 2.0]], np.ma.masked_array(np.ones((32, 1)))):
+        with pytest.raises(ValueError, match="^values: got"):
+            diagonal.periods(bad)
+
+
+def test_one_layer_is_a_linear_recursion():
+    """s - t is multiplied by 1 - rate in each step."""
+    target = np.array([2.0, -1.0, 0.0])
+    start = diagonal.initialise("balanced", depth=1, width=3, scale=0.5)
+    run = diagonal.descend(start, target, [0.5, 3.0], 4, keep=3)
+    assert run.steps.tolist() == [2, 3, 4] and run.coordinates.shape == (2, 3, 3) and run.loss.shape == (2, 3)
+    for i, rate in enumerate((0.5, 3.0)):
+        expected = target + (0.5 - target) * (1 - rate) ** np.arange(2.0, 5.0)[:, None]
+        assert_allclose(run.coordinates[i], expected, rtol=1e-14)
+        assert_allclose(run.loss[i], [((x - target) ** 2).sum() / 2 for x in expected], rtol=1e-14)
+        assert_allclose(run.weights[i, 0], expected[-1], rtol=1e-14)
+    assert diagonal.initialise("unbalanced", depth=1, width=2, scale=0.5).tolist() == [[0.0, 0.0]]
+    for keep in (None, 100):
+        whole = diagonal.descend(start, target, 0.5, 4, keep=keep)
+        assert whole.steps.tolist() == [0, 1, 2, 3, 4] and whole.coordinates[0].tolist() == [0.5, 0.5, 0.5]
+    assert diagonal.descend(start, target, 0.5, 4, keep=1).steps.tolist() == [4]
+    none = diagonal.descend(start, target, 0.5, 0)
+    assert none.steps.tolist() == [0] and np.array_equal(none.weights, start) and none.loss.tolist() == [(2.25 + 2.25 + 0.25) / 2]
+
+
+def test_the_start_is_not_changed_and_rates_have_their_own_axes():
+    start = np.full((2, 2, 3), 0.5)
+    run = diagonal.descend(start, np.ones(3), np.full((4, 1), 0.1), 2)
+    assert run.coordinates.shape == (4, 1, 2, 3, 3) and np.all(start == 0.5) and not run.diverged.any()
+    one = diagonal.descend(np.full((2, 1), 0.5), [1.0], 0.1, 1)
+    assert_allclose(one.weights, 0.5 + 0.1 * 0.75 * 0.5, rtol=1e-15)  # s + rate (1 - s^2) s
+
+
+def test_a_run_whose_last_state_alone_is_not_finite_has_diverged():
+    # the first step sends the layers to 1e200, where the product is out of range; that product is not recorded
+    run = diagonal.descend(np.array([[1e100], [1e100]]), [0.0], 1.0, 1, keep=2)
+    assert bool(run.diverged) and np.isfinite(run.coordinates[0, 0]) and np.isinf(run.coordinates[1, 0])
+    # loss out of range beside a product within it
+    run = diagonal.descend(np.array([[1e100], [1e60]]), [0.0], 1e-300, 0)
+    assert bool(run.diverged) and np.isfinite(run.coordinates).all() and np.isinf(run.loss[0])
+    # one bad coordinate beside a good one, one bad state among good ones
+    run = diagonal.descend(np.array([[1.0, 3.0], [1.0, 3.0]]), [1.0, 1.0], 1.0, 12)
+    assert bool(run.diverged) and np.all(run.coordinates[:6, 0] == 1.0) and np.all(np.isfinite(run.coordinates[:6]))
+    assert np.all(np.isinf(run.coordinates[6:]))  # a state with one infinity is infinite as a whole
+    assert not np.isnan(run.weights).any()
+
+
+def test_blocks_of_a_batch_by_hand():
+    """Three layers with 2, 3, 5 and target 29: residual 1, so that entry (l, m) is P^2 / (s_l s_m) + s_k."""
+    s = np.array([[[2.0], [3.0], [5.0]], [[1.0], [1.0], [1.0]]])
+    first, second = diagonal.hessian_blocks(s, [29.0])
+    assert_allclose(first[0], [[225, 155, 93], [155, 100, 62], [93, 62, 36]])
+    assert_allclose(second[0], np.ones((3, 3)) - 28 * (1 - np.eye(3)))
+    assert_allclose(diagonal.gradient(s, [29.0])[0, :, 0], [15, 10, 6])
+    assert diagonal.hessian_blocks([[2.0, 7.0]], [0.0, 0.0]).tolist() == [[[1.0]], [[1.0]]]  # one layer: the identity
+
+
+def test_spectrum_counts():
+    full, counts = diagonal.spectrum_at_minimum([4.0, 1.0], depth=2, width=2, scale=0.5)
+    assert full.tolist() == [8.0, 2.0, 0.0] and counts.tolist() == [1, 1, 2]
+    balanced, counts = diagonal.spectrum_at_minimum(4.0, depth=2, width=3, scale=0.5, init="balanced")
+    assert balanced.tolist() == [8.0, 0.0] and counts.tolist() == [1, 5]
+    value, counts = diagonal.spectrum_at_minimum([4.0], depth=2, width=3, scale=0.5)  # unbalanced by default
+    assert value.tolist() == [8.0, 0.25, 0.0] and counts.tolist() == [1, 2, 3]
+
+
+def test_multipliers_on_both_sides_of_the_edge():
+    """L = 2, target 1, q = 2 rate; the ratio of the two points is read off the map itself."""
+    found = diagonal.multipliers([1.0], 2, 0.9)
+    assert_allclose([found.along[0], found.across[0]], [(1 - 1.8) ** 2, 1.0], rtol=1e-14)
+    edge = diagonal.multipliers([1.0], 2, 1.0)
+    assert_allclose([edge.along[0], edge.across[0]], [1.0, 1.0], rtol=1e-14)
+    s, eta = 0.8, 1.1
+    for _ in range(2000):  # the multiplier along is 0.18 or so: long at rest on the cycle
+        s = s + eta * (1 - s * s) * s
+    z = s / (s + eta * (1 - s * s) * s)
+    assert_allclose(diagonal.multipliers([1.0], 2, eta).across[0], 5 - 2 * (z + 1 / z), rtol=1e-11)
+
+
+def test_the_ratio_itself_is_excluded_and_order_does_not_matter():
+    ratio = diagonal.together(2)
+    assert diagonal.most_together((1.0, ratio), 2) == 1
+    assert diagonal.most_together((ratio * 1.0000001, 1.0), 2) == 2
+    assert diagonal.most_together((1.0, 1.0, 1.0), 2) == 3 and diagonal.most_together(1.0, 2) == 1
+    assert diagonal.together(3) == pytest.approx((2 / scalar.window(3).period_four) ** 0.75, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: diagonal.gradient([[1e200], [1e200], [1e200]], [0.0]), "^s: got .* needs numbers whose result"),
+        (lambda: diagonal.hessian_blocks([[1e200], [1e200], [1e200]], [0.0]), "^s: got .* needs numbers whose result"),
+        (lambda: diagonal.spectrum_at_minimum([1e300], depth=3, width=1, scale=1.0), "^singular_values: got"),
+        (lambda: diagonal.spectrum_at_minimum([1.0], depth=3, width=1, scale=1e100), "^scale: got"),
+        (lambda: diagonal.spectrum_at_minimum([1.0], depth=1, width=1, scale=1.0), "^depth: got 1, needs an integer >= 2"),
+        (lambda: diagonal.spectrum_at_minimum([[1.0]], depth=2, width=1, scale=1.0), r"^singular_values: got shape \(1, 1\)"),
+        (lambda: diagonal.spectrum_at_minimum([], depth=2, width=1, scale=1.0), r"^singular_values: got shape \(0,\)"),
+        (lambda: diagonal.spectrum_at_minimum([1.0], depth=2, width=1, scale=0.0), "^scale: got 0.0"),
+        (lambda: diagonal.multipliers([1e200], 3, 1e200), r"^singular_values, learning_rate: got \[1e\+200\], 1e\+200: "),
+        (lambda: diagonal.multipliers([1.0], 2, 0.0), "^learning_rate: got 0.0"),
+        (lambda: diagonal.initialise("balanced", depth=0, width=1, scale=1.0), "^depth: got 0, needs an integer >= 1"),
+        (lambda: diagonal.initialise("balanced", depth=1, width=0, scale=1.0), "^width: got 0, needs an integer >= 1"),
+        (lambda: diagonal.initialise("balanced", depth=2**20, width=2**20, scale=1.0), "^depth, width: got an array"),
+        (lambda: diagonal.descend([[1.0]], [1.0], 0.1, -1), "^steps: got -1, needs an integer >= 0"),
+        (lambda: diagonal.descend([[1.0]], [1.0], 0.1, 1, keep=0), "^keep: got 0, needs an integer >= 1"),
+        (lambda: diagonal.descend([[1.0]], [1.0], 0.0, 1), "^learning_rate: got 0.0"),
+        (lambda: diagonal.gradient(np.ones((0, 1)), [1.0]), r"^s: got shape \(0, 1\)"),
+        (lambda: diagonal.gradient(np.ones((1, 0)), []), r"^s: got shape \(1, 0\)"),
+        (lambda: diagonal.periods(np.ones((64, 1)), tolerance=0.0), "^tolerance: got 0.0"),
+        (lambda: diagonal.periods(np.ones((64, 1)), largest=0), "^largest: got 0, needs an integer >= 1"),
+    ],
+)
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -12,7 +12,10 @@ def by_mpmath(fraction, m, depth, alpha):
     with mp.workdps(30):
         m, alpha = mp.mpf(m), mp.mpf(alpha)
         product = lambda u: alpha**depth * mp.cosh(u) ** (depth - 1) * mp.sinh(u)
-        end = mp.findroot(lambda u: mp.log(product(u) / m) - mp.log(fraction), mp.asinh(m ** (mp.mpf(1) / depth) / alpha))
+        low, end = mp.mpf(0), mp.asinh(m ** (mp.mpf(1) / depth) / alpha) + 1
+        for _ in range(120):  # the product increases
+            middle = (low + end) / 2
+            low, end = (middle, end) if product(middle) < fraction * m else (low, middle)
         speed = lambda u: 1 / ((m - product(u)) * (alpha * mp.cosh(u)) ** (depth - 2))
         return float(mp.quad(speed, mp.linspace(0, end, 9)))
 
@@ -63,3 +66,73 @@ def test_leave_saddle_returns_the_start_where_that_is_nearer():
     W = escape.leave_saddle(1.0, 3, 0.3, 0.1, remaining=10**6)
     assert np.array_equal(W, network.initialise("unbalanced", depth=3, width=1, scale=0.3))
     assert np.array_equal(escape.leave_saddle(1.0, 2, 0.3, 0.1), network.initialise("unbalanced", depth=2, width=1, scale=0.3))
+
+
+def test_leave_saddle_in_numbers_worked_out_by_hand():
+    # 1 / ((L - 2) eta m remaining) = 1 / (2 * 0.5 * 0.25 * 16) = 1/4, whose root of order L - 2 = 2 is 1/2; m^(1/4) / 2 = 0.3536 caps it
+    assert np.isclose(escape.leave_saddle(0.25, 4, 0.01, 0.5, remaining=16)[0, 0, 0], 0.25**0.25 / 2, rtol=1e-14)
+    # remaining 64 gives 1/4, below the cap
+    W = escape.leave_saddle(0.25, 4, 0.15, 0.5, remaining=64)
+    assert W.shape == (4, 1, 1) and np.allclose(W[:-1], 0.25, rtol=1e-14)
+    assert np.isclose(W[-1, 0, 0], 0.2, rtol=1e-14)  # 0.25^2 - 0.15^2 = 0.2^2
+    # the number left when none is given
+    assert np.array_equal(escape.leave_saddle(0.5, 5, 1e-3, 0.1), escape.leave_saddle(0.5, 5, 1e-3, 0.1, remaining=1000))
+    assert np.all(escape.leave_saddle(1.0, 3, 1e-3, 0.1, remaining=1) == escape.leave_saddle(1.0, 3, 1e-3, 0.1, remaining=2))  # capped
+
+
+def test_escape_time_in_closed_form():
+    """The table of the docstring with numbers: Gamma(1/2) = sqrt(pi), Gamma(1) = 1, Gamma(3/2) = sqrt(pi) / 2."""
+    for start, m, depth, alpha, expected in (
+        ("unbalanced", 2.0, 2, 0.1, np.log(800.0) / 4),
+        ("balanced", 2.0, 2, 0.1, np.log(200.0) / 4),
+        ("unbalanced", 2.0, 3, 0.1, np.pi / 2 * 10 / 2),
+        ("balanced", 2.0, 3, 0.1, 10 / 2),
+        ("unbalanced", 2.0, 5, 0.1, np.pi / 4 * 1000 / 2),  # sqrt(pi) / 2 * Gamma(3/2) / Gamma(2)
+        ("balanced", 2.0, 5, 0.1, 1000 / 3 / 2),
+    ):
+        assert np.isclose(escape.escape_time(m, depth, alpha, start=start), expected, rtol=1e-13)
+    assert np.isclose(escape.escape_time(2.0, 3, 0.1), np.pi / 2 * 10 / 2, rtol=1e-13)  # unbalanced by default
+    several = escape.escape_time([1.0, 2.0], 4, 0.1)
+    assert np.allclose(several, [100.0, 50.0], rtol=1e-13)
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 1e-3, 0.999])
+@pytest.mark.parametrize(("m", "depth", "alpha"), [(1.0, 2, 1e-6), (1.0, 3, 0.999), (1e6, 4, 1e-2)])
+def test_time_to_reach_any_share(fraction, m, depth, alpha):
+    expected = by_mpmath(fraction, m, depth, alpha)
+    assert np.isclose(escape.time_to_reach(fraction, m, depth, alpha), expected, rtol=1e-8)  # the docstring: about 1e-9
+
+
+def test_time_to_reach_close_to_the_docstrings_precision():
+    found = escape.time_to_reach(0.5, 1.0, 3, 1e-4)
+    assert abs(found / by_mpmath(0.5, 1.0, 3, 1e-4) - 1) < 1e-9
+
+
+def test_an_integral_that_is_not_known_is_an_error(monkeypatch):
+    monkeypatch.setattr(escape, "quad", lambda *a, **k: (1.0, 1e-7))
+    with pytest.raises(ArithmeticError, match="known to 1.0e-07 only, beside 1.0e.00"):
+        escape.time_to_reach(0.5, 1.0, 3, 0.1)
+    monkeypatch.setattr(escape, "quad", lambda *a, **k: (1e3, 1e-6))
+    assert escape.time_to_reach(0.5, 1.0, 2, 0.1) == pytest.approx(8e3)  # eight parts, each known to 1e-9
+
+
+def test_limits_of_the_arguments():
+    assert escape.escape_time(1.0, 10**6, 1 - 1e-9) > 0 and escape.leave_saddle(1.0, 2, 0.1, 0.1, remaining=1).shape == (2, 1, 1)
+    for call, words in (
+        (lambda: escape.escape_time(1.0, 10**6 + 1, 0.1), "^depth: got 1000001, needs an integer from 2 to 1000000$"),
+        (lambda: escape.escape_time(1.0, 1, 0.1), "^depth: got 1, needs an integer from 2"),
+        (lambda: escape.escape_time(1.0, 200, 0.01), "^scale, depth: got .0.01, 200., needs numbers whose result"),
+        (lambda: escape.time_to_reach(0.5, 1.0, 200, 0.01), "^scale, depth: got"),
+        (lambda: escape.escape_time(16.0, 4, 2.0), "^scale: got 2.0 with target 16.0, needs less than"),
+        (lambda: escape.escape_time(16.0, 4, [0.1, 2.0]), "^scale: got"),
+        (lambda: escape.escape_time([1.0, 2.0], 4, [0.1, 0.2, 0.3]), "^scale: got shape .3,., needs one that broadcasts"),
+        (lambda: escape.time_to_reach(1.0, 1.0, 3, 0.1), "^fraction: got 1.0"),
+        (lambda: escape.time_to_reach(1.5, 1.0, 3, 0.1), "^fraction: got 1.5"),
+        (lambda: escape.time_to_reach(0.0, 1.0, 3, 0.1), "^fraction: got 0.0"),
+        (lambda: escape.time_to_reach(0.5, [1.0], 3, 0.1), "^target: got shape"),
+        (lambda: escape.time_to_reach(0.5, 1.0, 3, [0.1]), "^scale: got shape"),
+        (lambda: escape.leave_saddle(1.0, 3, 0.1, 0.1, remaining=0), "^remaining: got 0"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+    assert escape.escape_time(16.0, 4, 1.999) > 0  # above one, but below 16^(1/4)
