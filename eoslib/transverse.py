@@ -347,8 +347,9 @@ def threshold(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] =
     r"""Learning rate :math:`\eta_T` at which the two-cycle of mode i loses stability to off-diagonal perturbations with mode j.
 
     The smallest rate beyond the edge at which a multiplier other than the exact ones leaves the unit circle. For L = 2 it is
-    :math:`2 / (\sigma_i + \sigma_j)`; for deeper networks slightly above :math:`2 / \lambda_{ij}`. For equal singular
-    values it is :math:`2 / S`: the cycle is unstable from birth.
+    :math:`2 / (\sigma_i + \sigma_j)`; for deeper networks slightly above :math:`2 / \lambda_{ij}` where the two values are near
+    each other, and below it where they are far apart (L = 3, ratio 0.1). For equal singular values it is :math:`2 / S`: the cycle
+    is unstable from birth.
 
     Parameters
     ----------
@@ -385,8 +386,10 @@ def threshold(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] =
     def rate(eta):
         return growth_rate(m, depth, eta)
 
-    scale = 2 / pair_eigenvalue(m, depth) - edge
-    grid = edge + scale * np.linspace(0.05, 3.0, 30)
+    top = edge + 3 * (2 / pair_eigenvalue(m, depth) - edge)
+    if top >= 2 * edge:  # no branch ends before eta S = 4
+        top = min(top, (1 - 1e-9) * edge / 2 * scalar.window(depth).divergence)
+    grid = edge + (top - edge) * np.linspace(1 / 60, 1.0, 30)
     previous = grid[0]
     for eta in grid[1:]:
         if rate(eta) > 0:
@@ -501,6 +504,7 @@ def lyapunov(
     if W.ndim != 4 or rates.shape != W.shape[:1]:
         raise ValueError(f"W, learning_rate: got shapes {W.shape}, {rates.shape}, needs (n, L, d, d) and (n,)")
     V = rng.standard_normal(W.shape)
+    V = V / np.sqrt((V * V).sum(axis=(1, 2, 3), keepdims=True))  # else its length counts as growth of the first step
     rates = rates[:, None, None, None]
     limit = ESCAPE * max(1.0, np.abs(W).max())
     total, escaped = np.zeros(len(W)), np.zeros(len(W), bool)

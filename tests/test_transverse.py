@@ -1,5 +1,9 @@
 """The pair block against dense Hessians, finite differences, closed forms and simulation."""
 
+import sys
+from fractions import Fraction
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +11,8 @@ from hypothesis import strategies as st
 from mpmath import mp
 
 from eoslib import descent, hessian, network, scalar, transverse
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recorded"))
 
 quick = settings(derandomize=True, deadline=None, max_examples=25)
 DEPTHS = st.integers(2, 6)
@@ -202,3 +208,189 @@ def test_lyapunov_of_a_run_that_escapes():
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_pair_block_by_hand():
+    """Two layers with a = (2, 3), b = (5, 7), targets 1 and 2: residuals 5 and 33."""
+    v, w = np.array([3.0, 5.0]), np.array([7.0, 2.0])
+    C = np.array([[0.0, 33.0], [5.0, 0.0]])
+    expected = np.block([[np.outer(v, v), C], [C.T, np.outer(w, w)]])
+    assert np.array_equal(transverse.pair_hessian([2, 3], [5, 7], (1, 2)), expected)
+    # targets may be zero, and so may layers; only the order of the two matters
+    assert transverse.pair_hessian([1.0, 0.0], [1.0, 0.0], (0, 3.0))[0, 3] == -3.0
+    assert transverse.pair_hessian([1.0, 0.0], [1.0, 0.0], (3.0, 0))[1, 2] == -3.0
+
+
+def test_sector_by_hand():
+    """a = 2, b = 3, L = 3, targets 7 and 25: residuals 1 and 2; v = (4, 6, 9)."""
+    v = np.array([4.0, 6.0, 9.0])
+    # l + k = 5: r_i a^(6 - 5) b^0 = 2; l + k = 6: r_i a^0 b^1 = 3; l + k = 2: r_j b^0 a^1 = 4; l + k = 3: r_j b = 6
+    T = np.array([[4.0, 6.0, 0.0], [6.0, 0.0, 2.0], [0.0, 2.0, 3.0]])
+    for sign in (1, -1, 1.0, np.int64(-1)):
+        found = transverse.sector_hessian(2.0, 3.0, (7.0, 25.0), 3, sign)
+        np.testing.assert_allclose(found, np.outer(v, v) + sign * T, rtol=1e-15)
+    assert np.array_equal(transverse.sector_hessian(-1.0, 1.0, (0.0, 0.0), 2, 1), [[1 - 0.0 + 1.0, -1.0], [-1.0, 1.0 + 1.0]])
+
+
+@pytest.mark.parametrize("phase", transverse.PHASES)
+def test_floquet_matrix_is_the_product_in_the_order_of_time(phase):
+    m, depth, eta = (1.0, 0.97), 3, 0.76
+    one, two = scalar.two_cycle(1.0, depth, eta), scalar.two_cycle(0.97, depth, eta)
+    b = {"rest": [0.97 ** (1 / 3)] * 2, "same": [two.low, two.high], "opposite": [two.high, two.low]}[phase]
+    steps = [np.eye(3) - eta * transverse.sector_hessian(a, x, m, depth, -1) for a, x in zip((one.low, one.high), b)]
+    np.testing.assert_allclose(transverse.floquet_matrix(m, depth, eta, -1, phase=phase), steps[1] @ steps[0], atol=1e-13)
+    assert np.abs(steps[1] @ steps[0] - steps[0] @ steps[1]).max() > 1e-3
+
+
+def test_defaults_are_the_first_pair_at_rest_in_both_sectors():
+    values, eta = (1.0, 0.9, 0.8), 0.72
+    default = transverse.multipliers(values, 3, eta)
+    assert np.array_equal(default, transverse.multipliers(values, 3, eta, pair=(0, 1), phase="rest"))
+    assert len(default) == 6 and np.sum(np.abs(default - 1) < 1e-9) == 2
+    both = np.concatenate([transverse.multipliers(values, 3, eta, sector=s) for s in (1, -1)])
+    np.testing.assert_allclose(np.sort(np.abs(both)), np.sort(np.abs(default)), atol=1e-12)
+    assert np.array_equal(transverse.multipliers((1.0, 0.8), 3, eta), transverse.multipliers(values, 3, eta, pair=(0, 2)))
+    assert not np.allclose(default, transverse.multipliers(values, 3, eta, pair=(0, 2)))
+    assert transverse.growth_rate(values, 3, eta) == transverse.growth_rate((1.0, 0.9), 3, eta, pair=(0, 1), phase="rest")
+    assert transverse.growth_rate(values, 3, eta, pair=(0, 2)) == transverse.growth_rate((1.0, 0.8), 3, eta)
+    for lower in ((1.0, 0.9), (1.0, 0.8)):
+        pair = (0, 1) if lower[1] == 0.9 else (0, 2)
+        assert transverse.threshold(values, 3, pair=pair) == transverse.threshold(lower, 3)
+        assert transverse.pair_eigenvalue(values, 3, pair=pair) == transverse.pair_eigenvalue(lower, 3)
+    assert transverse.threshold(values, 3) == transverse.threshold(values, 3, pair=(0, 1))
+    assert transverse.pair_eigenvalue(values, 3) == transverse.pair_eigenvalue(values, 3, pair=(0, 1))
+    assert transverse.threshold((5.0, 1.0, 0.9), 3, pair=(1, 2)) == transverse.threshold((1.0, 0.9), 3)
+    plain = transverse.floquet_matrix(values, 3, eta, 1)
+    assert np.array_equal(plain, transverse.floquet_matrix(values, 3, eta, 1, deflate=False, pair=(0, 1), phase="rest"))
+
+
+def test_multipliers_come_largest_modulus_first():
+    found = transverse.multipliers((1.0, 0.9), 4, 0.57)
+    size = np.abs(found)
+    assert np.all(np.diff(size) < 1e-11) and size[0] - size[-1] > 0.1 and found.dtype == complex
+    pairs = [i for i in range(7) if found[i].imag > 1e-6]
+    assert pairs and all(abs(found[i + 1] - found[i].conjugate()) < 1e-9 for i in pairs)  # of a pair, the upper one first
+
+
+def test_pair_eigenvalue_by_hand():
+    # L = 3 with 8 and 1: 8^(4/3) + 8^(2/3) + 1 = 16 + 4 + 1
+    assert transverse.pair_eigenvalue((8.0, 1.0), 3) == pytest.approx(21.0, rel=1e-14)
+    assert transverse.pair_eigenvalue((1.0, 1.0), 10**6) == 10**6
+    with pytest.raises(ValueError, match="^depth: got 1000001"):
+        transverse.pair_eigenvalue((1.0, 1.0), 10**6 + 1)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_rotation_and_growth_near_degenerate(depth):
+    law, delta = transverse.near_degenerate(depth), 1e-4
+    m = (1.0, 1 - delta)
+    for q in (2.001, 2.002):  # far beyond q_T - 2 = O(delta), still a small step from 2
+        found = transverse.multipliers(m, depth, q / depth, sector=-1)
+        turning = found[np.argmax(found.imag)]
+        # next terms: of relative order q - 2 and delta / (q - 2)
+        assert abs(np.angle(turning)) / np.sqrt(q - 2) == pytest.approx(law.angle, rel=0.06)
+    eta = transverse.threshold(m, depth)
+    # of order delta relative; above the threshold, where the pair grows and is not hidden by what decays more slowly
+    assert transverse.growth_rate(m, depth, eta + 1e-6) / (1e-6 * depth) == pytest.approx(law.growth, rel=5e-4)
+
+
+def test_lyapunov_of_one_layer_is_the_logarithm_of_the_factor():
+    """f = (W - M)^2 / 2: every tangent vector is multiplied by 1 - eta."""
+    M, rng = np.diag([1.0, 2.0]), np.random.default_rng(1)
+    W = np.ones((4, 1, 2, 2))
+    rates = np.array([0.25, 0.5, 1.9, 3.0])
+    found = transverse.lyapunov(W, M, rates, 10, rng=rng)
+    np.testing.assert_allclose(found, np.log(np.abs(1 - rates)), rtol=1e-12)
+    # at rate 3 the distance of at most 1 doubles: above 10^4 after 14 steps, not after 12
+    assert np.isfinite(transverse.lyapunov(W, M, rates, 12, rng=rng)).all()
+    assert np.isinf(transverse.lyapunov(W, M, rates, 16, rng=rng)).tolist() == [False, False, False, True]
+    large = transverse.lyapunov(100 * W, M, rates, 12, rng=rng)  # judged beside the start: 10^6
+    assert np.isfinite(large).all()
+    assert np.isinf(transverse.lyapunov(1e-3 * W, 0 * M, rates, 30, rng=rng)).tolist() == [False, False, False, True]
+    assert np.isfinite(transverse.lyapunov(1e-3 * W, 0 * M, rates, 20, rng=rng)).all()  # 10^-3 2^20 = 10^3
+    one = transverse.lyapunov(W[:1], M, rates[:1], 1, rng=rng)
+    np.testing.assert_allclose(one, [np.log(0.75)], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: transverse.pair_hessian([[1.0, 1.0]], [[1.0, 1.0]], (1, 1)), "^first, second, targets: got shapes"),
+        (lambda: transverse.pair_hessian([1.0], [1.0], (1, 1)), "^first, second, targets: got shapes"),
+        (lambda: transverse.pair_hessian([1.0, 1.0], [1.0, 1.0], (1, 1, 1)), "^first, second, targets: got shapes"),
+        (lambda: transverse.pair_hessian([1.0, 1.0], [1.0, 1.0], (1, -1)), "^targets: got"),
+        (lambda: transverse.pair_hessian([1.0, np.nan], [1.0, 1.0], (1, 1)), "^first: got"),
+        (lambda: transverse.pair_hessian([1.0, 1.0], [1.0, np.nan], (1, 1)), "^second: got"),
+        (lambda: transverse.sector_hessian(0.0, 1.0, (1, 1), 2, 1), "^first, second: got 0.0, 1.0"),
+        (lambda: transverse.sector_hessian(np.inf, 1.0, (1, 1), 2, 1), "^first: got"),
+        (lambda: transverse.sector_hessian(1.0, np.inf, (1, 1), 2, 1), "^second: got"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1, -1), 2, 1), "^targets: got"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1, 1), 2, 1), r"^targets: got shape \(3,\)"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 1, 1), "^depth: got 1, needs an integer from 2 to 10000$"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 10_001, 1), "^depth: got 10001"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 2, True), "^sign: got True"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 2, np.True_), "^sign: got"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 2, "1"), "^sign: got '1'"),
+        (lambda: transverse.sector_hessian(1e200, 1.0, (1, 1), 3, 1), "^first, second, targets, depth: got"),
+        (lambda: transverse.sector_hessian(1.0, 1e200, (1, 1), 3, 1), "^first, second, targets, depth: got"),
+        (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 0.0, 1), "^learning_rate: got 0.0"),
+        (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, deflate=1), "^deflate: got 1"),
+        (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=0), "^pair: got 0"),
+        (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=(0, 1, 2)), "^pair: got"),
+        (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=(0, 2)), r"^pair: got \(0, 2\), needs 0 <= i < j < 2"),
+        (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=(0, 0)), r"^pair: got \(0, 0\)"),
+        (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=(-1, 0)), "^pair: got -1, needs an integer >= 0"),
+        (lambda: transverse.floquet_matrix([[1.0, 0.9]], 2, 1.1, 1), "^singular_values: got"),
+        (lambda: transverse.floquet_matrix((1.0, 0.0), 2, 1.1, 1), "^singular_values: got"),
+        (lambda: transverse.threshold((1.0, 0.01), 3), "^singular_values: got .*stays stable up to eta = 1.43345$"),
+        (lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.1], 0, rng=np.random.default_rng(0)), "^steps: got 0"),
+        (lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.0], 1, rng=np.random.default_rng(0)), "^learning_rate"),
+        (lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.1] * 2, 1, rng=np.random.default_rng(0)), "^W, learn"),
+        (lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.1], 1, rng=7), "rng: got 7, .* for the tangent vectors"),
+    ],
+)
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_pair_accepts_lists_and_arrays_and_equal_values():
+    for pair in ([0, 1], np.array([0, 1])):
+        assert transverse.pair_eigenvalue((2.0, 2.0), 2, pair=pair) == 4.0
+    for depth in (2, 3):
+        assert transverse.threshold((2.0, 2.0, 2.0), depth, pair=(1, 2)) == pytest.approx(2 / (depth * 2 ** (2 - 2 / depth)))
+
+
+def test_threshold_of_far_apart_values_up_to_the_end_of_the_branch():
+    """At ratio 0.1 the pair block loses stability shortly before the two-cycle's own end, and before 2 / lambda."""
+    for depth in (3, 4, 6):
+        eta = transverse.threshold((1.0, 0.1), depth)
+        assert 2 < eta * depth < scalar.window(depth).divergence and eta < 2 / transverse.pair_eigenvalue((1.0, 0.1), depth)
+        below, above = (
+            max(np.abs(np.linalg.eigvals(transverse.floquet_matrix((1.0, 0.1), depth, f * eta, s, deflate=True))).max() for s in (1, -1))
+            for f in (1 - 1e-6, 1 + 1e-6)
+        )
+        assert below < 1 < above
+        for q in np.linspace(2.01, 0.9999 * eta * depth, 40):  # and not earlier
+            assert transverse.growth_rate((1.0, 0.1), depth, q / depth) < 0
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 5, 7, 11, 20])
+def test_second_order_laws_in_exact_fractions(depth):
+    """From the recorded series d2 (the gap is d1 h^2 + d2 h^4 in the half logarithm h of the cycle's ratio) and the branch q(h)."""
+    import near_degenerate_series as series
+
+    L, d2 = Fraction(depth), Fraction(str(series.load()[1].subs(series.L, depth)))
+    d1 = 2 * L * (7 * L**2 - 10 * L + 2) / (5 * (L - 1))
+    cosh, sinh = (lambda n: (n**2 / 2, -(n**4) / 12)), (lambda n: (n**2 / 6, -(n**4) / 180))  # of their logarithms
+    parts = [sinh(Fraction(1)), sinh(L), cosh(2 * L - 1), cosh(L - 1)]
+    one, two = (p[0] - p[1] + p[2] + (1 - 2 / L) * (p[2] - p[3]) for p in zip(*parts))
+    q_one = 2 * one / d1
+    q_two = 2 * (two + one**2 / 2) / d1**2 - 2 * one * d2 / d1**3
+    mean = [sum(f(Fraction(i) / L) for i in range(depth)) / L for f in (lambda x: -2 * x, lambda x: x * (2 * x - 1))]
+    law = transverse.near_degenerate(depth)
+    exact = (q_one, q_two, q_one / 2 + mean[0], q_two / 2 + mean[1] + q_one * mean[0] / 2)
+    for found, expected in zip((law.excess, law.excess_second, law.ratio, law.ratio_second), exact):
+        assert found == pytest.approx(float(expected), rel=1e-15, abs=0)
+    # and from the leading order of the determinant: theta^2 = 16 (L^2 - 1) / 3 h^2, q - 2 = 2 one h^2
+    assert law.angle**2 == pytest.approx(float(16 * (L**2 - 1) / 3 / (2 * one)), rel=1e-15)
