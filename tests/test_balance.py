@@ -316,3 +316,126 @@ def test_bad_input_says_which_assumption_fails(call, message):
     with pytest.raises(ValueError) as error:
         call()
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 40])
+def test_pull_of_a_point_is_the_step_itself(n):
+    """Where the box is a point the enclosure is the exact Q at eta Psi = 2 sqrt 2, but for rounding."""
+    rng, iv = np.random.default_rng(n), enclose.arithmetic(53)
+    crossing = 0
+    for theta, w in zip(rng.uniform(0.05, min(n, 8), 300), rng.uniform(0, 1, 300)):
+        last, other = pull_of_a_step(n, theta, w, np.sqrt(8))
+        low, high = enclose.ends(balance.pull(iv, iv.mpf(1) / n, iv.mpf(theta), iv.mpf(w)))
+        assert low == 0 and high == pytest.approx(float(last), rel=1e-10, abs=1e-12)
+        crossing += last > 0
+        if n == 1 and last > 0:  # of two layers the other is bounded wherever the step crosses
+            found = enclose.ends(balance.pull_of_others(iv, iv.mpf(theta), iv.mpf(w)))
+            assert found[0] == 0 and found[1] == pytest.approx(float(other), rel=1e-12)
+    assert crossing > 50
+
+
+def test_pull_of_infinitely_many_layers_is_the_limit():
+    iv = enclose.arithmetic(53)
+    for theta, w in ((0.6, 0.5), (2.0, 0.1), (2.0, 0.3), (5.0, 0.6), (7.9, 0.8)):
+        limit = enclose.ends(balance.pull(iv, iv.mpf(0), iv.mpf(theta), iv.mpf(w)))[1]
+        n = 10**7  # the next term is of order 1 / n, times powers of theta
+        assert limit == pytest.approx(float(pull_of_a_step(n, theta, w, np.sqrt(8))[0]), rel=1e-4, abs=1e-6)
+
+
+def test_pull_of_a_small_box_is_tight_and_of_a_large_one_no_smaller():
+    rng, iv = np.random.default_rng(3), enclose.arithmetic(53)
+    for n in (2, 5):
+        for theta, w in zip(rng.uniform(0.5, n - 1e-3, 100), rng.uniform(0, 0.999, 100)):
+            small = enclose.ends(balance.pull(iv, iv.mpf(1) / n, iv.mpf([theta, theta + 1e-6]), iv.mpf([w, w + 1e-6])))[1]
+            at = float(pull_of_a_step(n, theta, w, np.sqrt(8))[0])
+            jump_to_zero = pull_of_a_step(n, theta, w + 1e-3, np.sqrt(8))[0] == 0 != at or at == 0
+            assert small >= at * (1 - 1e-12) and (jump_to_zero or small <= at + 1e-3)
+            sides = [iv.mpf(1) / n, iv.mpf([theta, min(theta + 0.2, n)]), iv.mpf([w, min(w + 0.1, 1)])]
+            assert enclose.ends(balance.pull(iv, *sides))[1] >= small * (1 - 1e-12) or theta + 1e-6 > n or w + 1e-6 > 1
+    # no T above one: such a box is empty
+    assert enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf([1.01, 2.0]), iv.mpf([0.2, 0.3]))) == (0, 0)
+    assert enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf([0.9, 2.0]), iv.mpf([0.5, 0.6])))[1] > 0
+
+
+def test_the_certificate_covers_the_rectangle_it_names(monkeypatch):
+    asked = []
+    monkeypatch.setattr(enclose, "below", lambda f, *sides, bound, bits: asked.append((f, sides, bound, bits)) or "shown")
+    assert balance.certify_positivity() == {"deeper": "shown", "two": "shown", "others": "shown"}
+    deeper, two, others = asked
+    assert deeper[1:] == ((((0.5, 8.0), (0.0, 1.0))), 1.0, 53)
+    assert two[1:] == others[1:] == (((0.5, 1.0), (0.0, 1.0)), 1.0, 53) and others[0] is balance.pull_of_others
+    iv = enclose.arithmetic(53)
+    for n in (2, 4, 1000):  # the first holds every depth from three layers on, the second two layers
+        at = (iv.mpf(0.7), iv.mpf(0.5))
+        assert enclose.ends(deeper[0](iv, *at))[1] >= float(pull_of_a_step(n, 0.7, 0.5, np.sqrt(8))[0]) > 0
+    assert enclose.ends(two[0](iv, *at))[1] == pytest.approx(float(pull_of_a_step(1, 0.7, 0.5, np.sqrt(8))[0]))
+
+
+def test_conditions_at_their_borders():
+    """Two layers: T = 1/2 at alpha^2 = (1/2) 2^(1/2), and Psi = sqrt(alpha^4 + 4)."""
+    alpha = np.sqrt(0.5 * np.sqrt(2))
+    psi = np.sqrt(4.5)
+    assert balance.contracts(alpha * (1 - 1e-9), 2.8 / psi, 1.0, 2) and not balance.contracts(alpha * (1 + 1e-9), 2.8 / psi, 1.0, 2)
+    assert balance.contracts(alpha * 2, 1.99 / np.sqrt(16 * alpha**4 + 4), 1.0, 2)
+    assert not balance.contracts(alpha * 2, 2.01 / np.sqrt(16 * alpha**4 + 4), 1.0, 2)
+    tiny = 1e-170  # Psi = 2 to the last digit
+    assert balance.contracts(tiny, 1.0, 1.0, 2) and not balance.contracts(tiny, balance.EDGE / 2, 1.0, 2)
+    assert not balance.contracts(1.0, 1e308, 1e10, 2)  # eta Psi beyond the floating range
+    assert_allclose(balance.least_factor(tiny, [0.49, 0.51, 1.2], 1.0, 2), [1 - 0.98**2 / 4, min(1 - 1.02**2 / 4, 0), 1 - 2.4**2 / 4])
+    assert balance.least_factor(tiny, 0.5, 1.0, 2) == 0.75  # k = 1 does not cross
+    with pytest.raises(ValueError, match="a mode converges only where eta Psi < 2"):
+        balance.frozen_fraction(tiny, 1.0, 2, 1.0)
+    assert 0 <= balance.frozen_fraction(1e-3, 1.0, 3, 0.6) < 1
+
+
+def test_numbers_worked_out_by_hand():
+    # the product of the others is 2, the residual 2 * 3 * 4 - 25 = -1 and so on
+    assert_allclose(balance.gap_factors([[2.0], [3.0], [4.0]], [25.0], 0.1), [[1 - 0.09], [1 - 0.04]])
+    assert balance.gaps([[[1.0, 2.0], [3.0, 4.0]]]).tolist() == [[[8.0, 12.0]]]
+    both = balance.gap_factors(np.ones((2, 3, 2)), [3.0, 2.0], [[[0.1]], [[0.5]]])
+    assert_allclose(both, [[[0.96, 0.99]] * 2, [[0.0, 0.75]] * 2], atol=1e-15)
+    # alpha = m^(1/L) sqrt(L (L - 2)) / (L - 1)^((L - 1) / L): m = 8, L = 3
+    assert_allclose(balance.critical_scale([8.0, 1.0], 3), np.array([2, 1]) * np.sqrt(3) / 2 ** (2 / 3), rtol=1e-14)
+    assert balance.growth_constant(2) == 0.25 and balance.growth_constant(4) == pytest.approx(9 / 16, rel=1e-14)
+    # two layers: P = 2 / (x^2 + y^2)^2 = 2 / (alpha^4 + 4 m^2), Psi' = 2 alpha^3 / Psi
+    assert_allclose(balance.growth(1.5, 2.0, 2), 2 / (1.5**4 + 16), rtol=1e-13)
+    assert_allclose(balance.sharpness_slope([1.5, 2], 2.0, 2), 2 * np.array([1.5, 2]) ** 3 / np.sqrt([1.5**4 + 16, 32]), rtol=1e-13)
+    assert balance.cycle_factor([1.0, 2.0, 4.0]).tolist() == [1.0, 0.0, -3.5]
+    # two layers, alpha^2 = 3/2, m = 1: x^2 = 1/2, arsinh(x / alpha) = arsinh(1 / sqrt 3) = ln 3 / 2, and (y^2 - alpha^2) / 2 = 1/4
+    assert_allclose(balance.frozen_fraction(np.sqrt(1.5), 1.0, 2, 0.1), np.exp(-0.1 * (np.log(3) / 2 - 0.25)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 50])
+def test_small_and_large_scales_join(depth):
+    """Either side of where the gap is taken for its logarithm, exp(-80): T = 1 - alpha^2 to leading order."""
+    scales = np.exp([-39.9, -40.0, -40.1, -20.0, -5.0])
+    end = balance.flow_limit(scales, 1.0, depth)
+    # y^2 = 1 + alpha^2 / L and x^2 = 1 - (L - 1) alpha^2 / L, next terms of order alpha^4
+    assert_allclose(end.others**2 - 1, scales**2 / depth, rtol=scales[-1] ** 2 * 3, atol=4e-16)
+    assert_allclose(1 - end.last**2, scales**2 * (depth - 1) / depth, rtol=scales[-1] ** 2 * 3, atol=4e-16)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: balance.flow_limit(1e200, 1.0, 9), r"^scale, target: got 1e\+200, 1.0: the flow's end is beyond"),
+        (lambda: balance.contracts(1e200, 1.0, 1.0, 9), r"^scale, singular_values: got 1e\+200, 1.0: the flow's end"),
+        (lambda: balance.contracts([1.0, 2.0], [1.0] * 3, 1.0, 3), r"^scale, learning_rate, singular_values: got shapes \(2,\), \(3,\), \(\)"),
+        (lambda: balance.gap_factors([[1e200], [1e200]], [1.0], 1.0), "^values, target, learning_rate: got"),
+        (lambda: balance.gap_factors([[1.0], [2.0]], [-1.0], 0.1), "^target: got"),
+        (lambda: balance.gaps([1.0, 2.0]), r"^values: got shape \(2,\)"),
+        (lambda: balance.scale_bound(balance.EDGE / 2 * (1 + 1e-12), 1.0, 2), "^learning_rate, target, depth: got .* eta S = 2.82843; the bound"),
+        (lambda: balance.scale_bound(1e300, 1e300, 2), "eta S = beyond floats"),
+        (lambda: balance.scale_bound([1.0, 100.0], 1.0, 2), "eta S = 200;"),
+        (lambda: balance.critical_scale(0.0, 3), "^target: got 0.0"),
+        (lambda: balance.growth_constant(1), "^depth: got 1, needs an integer >= 2"),
+        (lambda: balance.scale_bound(0.1, 1.0, 1), "^depth: got 1, needs an integer >= 2"),
+        (lambda: balance.contracts(0.1, 0.1, 1.0, 1), "^depth: got 1, needs an integer >= 2"),
+        (lambda: balance.frozen_fraction(0.1, 1.0, 1, 0.1), "^depth: got 1, needs an integer >= 2"),
+        (lambda: balance.frozen_fraction(0.1, 1.0, 3, [0.1, 0.9]), "^learning_rate, scale, target, depth: got .* eta Psi = 2.7"),
+        (lambda: balance.least_factor(5.0, 0.03, [10.0], 3), "^scale: got 5.0, which .* learning_rate 0.03, singular_values .10.0. and depth 3"),
+    ],
+)
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
