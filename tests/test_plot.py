@@ -65,3 +65,121 @@ def test_ruler_refuses_marks_outside():
         with pytest.raises(ValueError, match="^marks: got"):
             plot.ruler(axis, marks, (1.9, 4.0))
     plt.close(figure)
+
+
+@pytest.fixture
+def axis():
+    figure, axis = plt.subplots(figsize=(7.2, 1.6))
+    yield axis
+    plt.close(figure)
+
+
+def table(*arguments, **options):
+    page = plot.download(*arguments, **options)._repr_html_()
+    return base64.b64decode(re.search(r"base64,([^\"]+)", page)[1]).decode()
+
+
+def test_cells_of_the_table():
+    assert table("fig-x", {"a": [1.0, np.nan, 1e-12], "b": [1, 2, 3]}) == "a,b\n1,1\n,2\n1e-12,3\n"
+    assert table("fig-x", {"a": [np.pi]}) == "a\n3.14159\n" and table("fig-x", {"a": [np.pi]}, digits=3) == "a\n3.14\n"
+    assert table("fig-x", {"a": np.float32([0.5])}, digits=17) == "a\n0.5\n" and table("fig-x", {"a": [np.pi]}, digits=1) == "a\n3\n"
+    assert table("fig-x", {"a,b": [True, False], "c": np.array([1], np.uint8)}) == '"a,b",c\nTrue,1\nFalse,\n'
+    link = plot.download("fig-x", {"a": [1, 2], "b": [1, 2, 3, 4]})
+    assert repr(link) == "fig-x.csv (4 rows)" and "(fig-x.csv, 4 rows)</a>" in link._repr_html_()
+    assert (link.name, link.rows, link.text) == ("fig-x", 4, "a,b\n1,1\n2,2\n,3\n,4\n")
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: plot.download("xfig-a", {"a": [1]}), "^name: got 'xfig-a', needs a name that begins with"),
+        (lambda: plot.download(3, {"a": [1]}), "^name: got 3"),
+        (lambda: plot.download("fig-a", {}), "^columns: got {}, needs a dict"),
+        (lambda: plot.download("fig-a", [1]), r"^columns: got \[1\], needs a dict"),
+        (lambda: plot.download("fig-a", {"a": 1.0}), r"^columns\['a'\]: got shape \(\), needs one dimension"),
+        (lambda: plot.download("fig-a", {"a": [1j]}), r"^columns\['a'\]: got \[1j\], needs numbers or words"),
+        (lambda: plot.download("fig-a", {"a": [[1], [1, 2]]}), r"^columns\['a'\]: got .* needs numbers or words"),
+        (lambda: plot.download("fig-a", {"a": np.ma.masked_array([1.0])}), r"^columns\['a'\]: got .* needs numbers or words"),
+        (lambda: plot.download("fig-a", {"a": []}), r"^columns\['a'\]: got no numbers"),
+        (lambda: plot.download("fig-a", {"a": [1.0, np.inf]}), r"^columns\['a'\]: got infinite numbers"),
+        (lambda: plot.download("fig-a", {"a": [1]}, digits=0), "^digits: got 0, needs an integer from 1 to 17"),
+        (lambda: plot.download("fig-a", {"a": [1]}, digits=18), "^digits: got 18"),
+        (lambda: plot.threshold(None, np.nan, ""), "^value: got"),
+        (lambda: plot.threshold(None, 1.0, "", where=np.inf), "^where: got"),
+        (lambda: plot.ruler(None, {"a": 1.0}, (1.0, 1.0)), "^ends: got .* needs two increasing numbers"),
+        (lambda: plot.ruler(None, {"a": 1.0}, (2.0, 1.0)), "^ends: got"),
+        (lambda: plot.ruler(None, {"a": 1.0}, (0.0, 1.0, 2.0)), "^ends: got"),
+        (lambda: plot.ruler(None, [1.0], (0.0, 1.0)), r"^marks: got \[1.0\], needs a dict"),
+        (lambda: plot.ruler(None, {"a": np.nan}, (0.0, 1.0)), r"^marks\['a'\]: got"),
+        (lambda: plot.ruler(None, {"a": 1.0, "b": 1.01}, (0.0, 1.0)), "^marks: got .* all between 0.0 and 1.0"),
+        (lambda: plot.ruler(None, {"a": -0.01}, (0.0, 1.0)), "^marks: got"),
+    ],
+)
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.parametrize(("where", "horizontal", "vertical"), [(0.5, "left", "bottom"), (0.51, "right", "top"), (0.0, "left", "bottom")])
+def test_names_stand_inside_the_picture(axis, where, horizontal, vertical):
+    plot.threshold(axis, 2.0, "a", where=where, colour="red")
+    plot.threshold(axis, 3.0, "b", where=where, along="y")
+    a, b = axis.texts
+    assert (a.get_ha(), a.get_va()) == (horizontal, "bottom") and (b.get_ha(), b.get_va()) == ("left", vertical)
+    assert a.xy == (where, 2.0) and b.xy == (3.0, where) and (a.xyann, b.xyann) == ((0, 3), (3, 0))  # three points off the line
+    assert a.xycoords == axis.get_yaxis_transform() and b.xycoords == axis.get_xaxis_transform()
+    assert a.get_color() == axis.lines[0].get_color() == "red" and b.get_color() == axis.lines[1].get_color() == "black"
+    assert all(line.get_linestyle() == "--" and line.get_zorder() < 2 for line in axis.lines)  # dashed, behind the curves
+    assert a.get_size() == b.get_size() == 9
+
+
+def test_ruler_writes_values_and_stretches(axis):
+    plot.ruler(axis, {"start": 1.0, "end": 3.0, r"$q_{4}$": 2.4893}, (1.0, 3.0), spans=[(1.0, 2.0, "low", "blue"), (2.0, 3.0, "high", "grey")])
+    assert sorted(t.get_text() for t in axis.texts) == ["$q_{4}$ 2.489", "end 3", "high", "low", "start 1"]
+    spots = {t.get_text(): t.get_position() for t in axis.texts}
+    assert spots["low"][0] == 1.5 and spots["high"][0] == 2.5 and -0.5 < spots["low"][1] < -0.05
+    assert axis.get_xlim() == (1.0, 3.0) and axis.get_ylim()[0] < -0.5 and not axis.get_yticks().size
+    ticks = {line.get_xdata()[0]: line.get_ydata() for line in axis.lines[:3]}
+    assert set(ticks) == {1.0, 3.0, 2.4893} and all(y[0] == 0 for y in ticks.values())
+    base = axis.lines[3]
+    assert list(base.get_xdata()) == [1.0, 3.0] and list(base.get_ydata()) == [0, 0]
+    assert max(y[1] for y in ticks.values()) < axis.get_ylim()[1] and not axis.spines["left"].get_visible()
+    boxes = axis.collections
+    assert [tuple(box.get_facecolor()[0][:3]) for box in boxes] == [matplotlib.colors.to_rgb(plot.COLOURS[c]) for c in ("blue", "grey")]
+    for box, (start, stop) in zip(boxes, ((1.0, 2.0), (2.0, 3.0))):
+        corners = box.get_paths()[0].vertices
+        assert corners[:, 0].min() == start and corners[:, 0].max() == stop
+        assert corners[:, 1].min() == -0.5 and corners[:, 1].max() == -0.05
+
+
+def test_rows_of_a_ruler_are_as_few_as_names_allow(axis):
+    plot.ruler(axis, {"a": 1.0, "b": 5.0, "c": 9.0}, (0.0, 10.0))  # far apart: one row
+    assert len({line.get_ydata()[1] for line in axis.lines[:3]}) == 1
+    heights = [line.get_ydata()[1] for line in axis.lines[:3]]
+    axis.clear()
+    plot.ruler(axis, {"a": 1.0, "b": 1.05, "c": 1.1}, (0.0, 10.0))  # on top of each other: three, the leftmost on top
+    at = {line.get_xdata()[0]: line.get_ydata()[1] for line in axis.lines[:3]}
+    assert at[1.1] == heights[0] and np.allclose([at[1.05], at[1.0]], [2 * heights[0], 3 * heights[0]])
+
+
+def test_style_is_the_same_whatever_was_set_before():
+    with matplotlib.rc_context():
+        matplotlib.rcParams["lines.linestyle"] = ":"
+        plot.use_style()
+        rc = matplotlib.rcParams
+        assert rc["lines.linestyle"] == "-" and rc["savefig.facecolor"] == rc["figure.facecolor"] == "white"
+        assert rc["axes.prop_cycle"].by_key()["color"] == list(plot.MODES) == list(plot.COLOURS.values())
+        assert rc["axes.grid"] and rc["axes.axisbelow"] and not rc["axes.spines.top"] and not rc["axes.spines.right"]
+        assert rc["figure.constrained_layout.use"] and not rc["legend.frameon"] and rc["axes.titlelocation"] == "left"
+        assert rc["svg.hashsalt"] == "eoslib"  # figures are the same bytes in each build
+        assert tuple(rc["figure.figsize"]) == (7.2, 3.2)
+
+
+def test_colours_are_those_that_colour_blind_readers_tell_apart():
+    """Okabe and Ito (2008): blue, vermillion, bluish green, reddish purple, sky blue, orange; and a grey of contrast 4.5 on white."""
+    okabe_ito = {(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0)}
+    as_bytes = [tuple(round(255 * x) for x in matplotlib.colors.to_rgb(c)) for c in plot.MODES]
+    assert set(as_bytes[:6]) == okabe_ito and len(as_bytes) == 7
+    linear = lambda x: x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4
+    light = sum(w * linear(x) for w, x in zip((0.2126, 0.7152, 0.0722), matplotlib.colors.to_rgb(plot.COLOURS["grey"])))
+    assert 1.05 / (light + 0.05) >= 4.5

@@ -1,5 +1,6 @@
 """Recorded runs: resumed after an interruption, written whole or not at all, known by what made them, and refused if altered."""
 
+import hashlib
 import importlib
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
@@ -481,3 +483,148 @@ def test_each_record_of_the_book_is_whole_listed_and_of_its_script(script, monke
 def test_every_record_is_listed_and_nothing_else():
     listed = json.loads((FOLDER / "digests.json").read_text())
     assert sorted(path.name for path in FOLDER.glob("*.npz")) == sorted(listed)
+
+
+@pytest.fixture
+def same_library(monkeypatch):
+    """Parsing the whole library takes a second; here only that it does not change matters."""
+    monkeypatch.setattr(recorded, "_library", lambda: "0" * 64)
+
+
+# -- nothing is unpickled ---------------------------------------------------------------------------------------------
+class Trap:
+    """Unpickling this makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("read", [recorded.load, lambda record: recorded.adopt(record, "replayed")])
+def test_a_record_with_a_pickle_is_refused_and_the_pickle_is_not_run(tmp_path, read):
+    record, trap = tmp_path / "run.npz", tmp_path / "sprung"
+    note = np.array(json.dumps({"settings": {}}))
+    np.savez_compressed(record, x=np.array([Trap(trap)], dtype=object), about=note)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        read(record)
+    assert not trap.exists()
+    with np.load(record, allow_pickle=True) as file:  # and it is a trap
+        file["x"]
+    assert trap.exists()
+
+
+def test_a_record_that_is_not_there_is_not_called_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        recorded.load(tmp_path / "run.npz")
+
+
+# -- digests by another way -------------------------------------------------------------------------------------------
+def test_the_checksums_are_those_that_the_format_says(tmp_path):
+    record = tmp_path / "run.npz"
+    x = np.arange(6, dtype=np.int16).reshape(2, 3)
+    recorded.write(record, {"x": x.T, "y": np.zeros(0)}, {"settings": {"b": 1, "a": 2}})
+    with np.load(record) as file:
+        note = json.loads(str(file["about"]))
+    digest = lambda data: hashlib.sha256(data).hexdigest()
+    assert note["arrays"]["x"] == digest(b'["<i2", [3, 2]]' + np.array(x.T, order="C").tobytes())
+    assert note["arrays"]["y"] == digest(b'["<f8", [0]]')
+    checksum = note.pop("checksum")
+    assert checksum == digest(json.dumps(note, sort_keys=True).encode())
+    listed = json.loads((tmp_path / "digests.json").read_text())
+    assert listed == {"run.npz": {"sha256": digest(record.read_bytes()), "script": None}}
+    recorded.write(tmp_path / "b.npz", {}, {"settings": {}, "script": "s"})
+    text = (tmp_path / "digests.json").read_text()
+    again = json.loads(text)
+    assert again["run.npz"] == listed["run.npz"] and again["b.npz"]["script"] == "s"  # other entries stay
+    assert text == json.dumps(again, indent=1, sort_keys=True) + "\n"  # one line an entry, sorted: readable differences
+
+
+def test_what_counts_as_the_same_code():
+    digest = recorded.code_digest
+    assert digest("class A:\n    'Doc.'\n    x = 1\n") == digest("class A:\n    x = 1\n") != digest("class A:\n    x = 2\n")
+    assert digest("async def f():\n    'Doc.'\n    g()\n") == digest("async def f():\n    g()\n")
+    assert digest("def f():\n    return\n") != digest("def g():\n    return\n")
+    assert digest("'Module.'\nx = 1\n") == digest("x = 1\n") and digest("1\nx = 1\n") != digest("x = 1\n")
+    assert digest("x = 'a'\n") != digest("x = 'b'\n") and digest("x = u'a'\n") == digest("x = 'a'\n")
+    assert digest("def f():\n    x = 'a'\n    'b'\n") != digest("def f():\n    x = 'a'\n")
+    assert digest("READERS = ['f']\ndef f(): 1\ndef g(): 1\n") == digest("READERS = ['f']\ndef f(): 2\ndef g(): 1\n")
+    assert digest("READERS = ['f']\ndef f(): 1\ndef g(): 1\n") != digest("READERS = ['f']\ndef f(): 1\ndef g(): 2\n")
+    assert digest("OTHERS = ['f']\ndef f(): 1\n") != digest("OTHERS = ['f']\ndef f(): 2\n")
+    assert digest("") == digest("# nothing\n") == digest("'Only this.'\n")
+    assert len(digest("")) == 64
+
+
+def test_the_folder_of_the_parts_is_named_by_what_determines_them(same_library, tmp_path):
+    record = tmp_path / "run.npz"
+    place = recorded.folder(record, {"a": (1, 2)})
+    assert place == recorded.folder(record, {"a": [1, 2]}) and place.parent == tmp_path / "run.parts" and len(place.name) == 16
+    assert len({place, recorded.folder(record), recorded.folder(record, {"a": [2, 1]})}) == 3
+    assert recorded.folder(record) == recorded.folder(record, None)
+
+
+def test_a_part_that_cannot_be_written_leaves_nothing_and_lets_others_run(same_library, tmp_path, monkeypatch):
+    record = tmp_path / "run.npz"
+
+    def half(file, **arrays):
+        file.write_bytes(b"PK half")
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(np, "savez_compressed", half)
+        collect(record, {"a": job("a", [])})
+    assert not names(parts_of(record)) and not recorded._locks
+    lock = filelock.FileLock(str(tmp_path / "run.lock"))
+    lock.acquire(timeout=0)  # it was released
+    with pytest.raises(RuntimeError, match="run.npz: another process is making this record"):
+        collect(record, {"a": job("a", [])})
+    lock.release()
+    collect(record, {"a": job("a", [])})
+    collect(record, {"a": fail(AssertionError())})  # the same process may look again
+    with pytest.raises(filelock.Timeout):
+        lock.acquire(timeout=0)  # held until the record is saved
+    recorded.save(record, SETTINGS, 0.0, {"x": np.zeros(1)})
+    lock.acquire(timeout=0)
+    lock.release()
+
+
+def test_only_this_runs_files_may_lie_in_the_folder(same_library, tmp_path):
+    record = tmp_path / "run.npz"
+    place = parts_of(record)
+    place.mkdir(parents=True)
+    (place / "a.checkpoint").write_text("state")
+    (place / "b.999.partial.npz").write_bytes(b"half")
+    collect(record, {"a": lambda: {"x": np.zeros(1)}, "b": lambda: {"x": np.zeros(1)}})
+    assert names(place) == ["a.npz", "b.npz"]
+    (place / "c.checkpoint").write_text("of a part that this run does not have")
+    with pytest.raises(ValueError, match="c.checkpoint: is no part of this run"):
+        collect(record, {"a": job("a", []), "b": job("b", [])})
+
+
+def test_a_record_says_which_array_and_what_digests(made):
+    with np.load(made) as file:
+        wanted = json.loads(str(file["about"]))["arrays"]["rotation"]
+    rewrite(made, lambda a, n: a.update(rotation=a["rotation"] + 1))
+    with pytest.raises(ValueError, match=f"its array rotation was altered: expected {wanted}, found [0-9a-f]{{64}}$"):
+        recorded.load(made)
+
+
+def test_without_a_list_a_record_is_taken_at_its_word(made):
+    made.with_name("digests.json").unlink()
+    again = recorded.load(made)
+    assert set(again) == {"curve", "rotation", "name", "about"} and "arrays" not in again["about"] and "checksum" not in again["about"]
+    assert recorded.load(made, settings=json.loads(json.dumps(SETTINGS)))
+    with pytest.raises(ValueError, match="other settings: rates is .0.1, 0.2., needs .0.1., seed is 3, needs 4$"):
+        recorded.load(made, settings={"rates": [0.1], "seed": 4})
+
+
+def test_the_time_the_bar_and_the_seconds(same_library, tmp_path, capsys):
+    parts = recorded.collect(tmp_path / "run.npz", {"one": job("one", [])}, settings=SETTINGS, progress=False)
+    assert capsys.readouterr().err == "" and parts["one"]["seconds"] >= 0 and set(parts["one"]) == {"x", "seconds"}
+    recorded.collect(tmp_path / "run.npz", {"one": job("one", [])}, settings=SETTINGS)
+    assert "one" in capsys.readouterr().err  # a bar unless told otherwise, with the part's name
+    recorded.save(tmp_path / "run.npz", SETTINGS, 12.34, {"x": np.zeros(1)})
+    about = recorded.load(tmp_path / "run.npz")["about"]
+    assert about["cpu_seconds"] == 12.3 and about["data"] == {} == about["remarks"] and set(about["versions"]) == {"python", "numpy"}
+    assert about["script"] is None and list(about["threads"])
