@@ -226,8 +226,8 @@ def _with(node, **changes):
 
 
 def _lines(node):
-    last = node.end_lineno
-    if isinstance(node, (ast.FunctionDef, ast.If, ast.While, ast.For, ast.With, ast.Try)) and node.body:
+    last = node.end_lineno  # a default is used wherever the function runs
+    if isinstance(node, (ast.If, ast.While, ast.For, ast.With, ast.Try)) and node.body:
         last = max(node.lineno, node.body[0].lineno - 1)
     return range(node.lineno, last + 1)
 
