@@ -96,8 +96,8 @@ def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
     Raises
     ------
     ValueError
-        If ``eta S <= 2``, where the flow ends at the minimum with variance zero, or so large (beyond ``4 L``) that the
-        edge is met where the mode is not the steepest direction.
+        If ``eta S <= 2``, where the flow ends at the minimum with variance zero, or so large (from
+        :math:`4L\,2^{1-2/L}`) that the edge is met where the mode is not the steepest direction.
 
     Examples
     --------

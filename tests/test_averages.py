@@ -102,3 +102,143 @@ def test_rest_point_balances_the_two_forces(depth):
     np.testing.assert_allclose(rest.sharpness_at_mean, 2 / rate, rtol=1e-12)
     run = averages.central_flow(0.97 * W, M, rate, 150, every=150)
     np.testing.assert_allclose(run.observed["variance"][-1], trace, rtol=1e-6)
+
+
+def test_two_layers_in_closed_form():
+    """Beyond 1/m the two values of the cycle have squares that sum to m + 1/eta and a product of 1/eta."""
+    m, rate = 4.0, 0.28
+    found = averages.on_cycle(m, 2, rate)
+    squares, product = m + 1 / rate, 1 / rate
+    assert found.mean == pytest.approx(np.sqrt(squares + 2 * product) / 2, rel=1e-12)
+    assert found.variance == pytest.approx((squares - 2 * product) / 4, rel=1e-10)
+    # (s^2 - m)^2 summed: sum of fourth powers - 2 m sum of squares + 2 m^2
+    fourth = squares**2 - 2 * product**2
+    assert found.loss == pytest.approx((fourth - 2 * m * squares + 2 * m * m) / 4, rel=1e-10)
+    assert found.mean_sharpness == pytest.approx(3 * squares / 2 - m, rel=1e-12)
+    assert found.sharpness_at_mean == pytest.approx(3 * found.mean**2 - m, rel=1e-12)
+    rest = averages.central_rest(m, 2, rate)
+    where = (m + 2 / rate) / 3
+    # phi = (s^2 - m)^2 / 2: the variance is -2 phi' / phi''' = -2 * 2 s (s^2 - m) / (12 s)
+    assert (rest.mean, rest.variance) == pytest.approx((np.sqrt(where), (m - where) / 3), rel=1e-12)
+    assert rest.loss == pytest.approx((where - m) ** 2 / 2 + 2 * rest.variance / rate, rel=1e-12)
+    assert rest.sharpness_at_mean == pytest.approx(2 / rate, rel=1e-12) and np.isnan(rest.mean_sharpness)
+    scaled = averages.central_rest(1e-60, 3, 2.2 / 3 * 1e80)
+    plain = averages.central_rest(1.0, 3, 2.2 / 3)
+    assert (scaled.mean, scaled.variance) == pytest.approx((plain.mean * 1e-20, plain.variance * 1e-40), rel=1e-9)
+
+
+def test_rest_between_the_edge_and_four_times_the_depth():
+    for depth in (2, 3, 5):
+        limit = 4 * depth * 2 ** (1 - 2 / depth)  # where the curvature at half the target is 2 / eta
+        for q in (2 * (1 + 1e-9), limit * (1 - 1e-6)):
+            rest = averages.central_rest(1.0, depth, q / depth)
+            assert 0.5 ** (1 / depth) < rest.mean < 1 and rest.variance > 0
+        with pytest.raises(ValueError, match="the edge is met below half the target"):
+            averages.central_rest(1.0, depth, limit / depth * (1 + 1e-6))
+        with pytest.raises(ValueError, match="^learning_rate, target, depth: got .*, so eta S = 2.0, needs eta S > 2"):
+            averages.central_rest(1.0, depth, 2 / depth)
+    assert averages.central_rest(1.0, 2, 1 + 1e-9).variance == pytest.approx(2e-9 / 9, rel=1e-5)  # (m - s^2) / 3, s^2 = (1 + 2 / eta) / 3
+
+
+def test_third_derivatives_by_hand():
+    """f = (a b - 1)^2 / 2: f_aab = 2 b, f_abb = 2 a, f_aaa = f_bbb = 0, for a batch of values."""
+    W = np.array([[2.0, 3.0], [-1.0, 0.5]])[..., None, None]
+    a, b = np.broadcast_to([1.0, 0.0], (2, 2)), np.broadcast_to([0.0, 1.0], (2, 2))
+    form = lambda U, V: averages.third_derivative(W, [[1.0]], U[..., None, None], V[..., None, None])[..., 0, 0]
+    assert form(a, a).tolist() == [[0.0, 6.0], [0.0, 1.0]]
+    assert form(a, b).tolist() == form(b, a).tolist() == [[6.0, 4.0], [1.0, -2.0]]
+    assert form(b, b).tolist() == [[4.0, 0.0], [-2.0, 0.0]]
+
+
+def test_complementarity_by_hand():
+    one = np.array([[[[4.0]]]])
+    assert averages.complementarity([[2.0]], one).tolist() == [[0.0]] and averages.complementarity([[-2.0]], one).tolist() == [[0.5]]
+    assert averages.complementarity([[0.0]], 0 * one).tolist() == [[0.0]]  # any X would do: the least
+    I = np.eye(2)
+    identity = (np.einsum("ik,jl->ijkl", I, I) + np.einsum("il,jk->ijkl", I, I)) / 2
+    # B = identity: X is the positive part of -A
+    turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
+    for values, kept in (((-3.0, 2.0), (3.0, 0.0)), ((-3.0, -1.0), (3.0, 1.0)), ((3.0, 1.0), (0.0, 0.0))):
+        A = turn @ np.diag(values) @ turn.T
+        np.testing.assert_allclose(averages.complementarity(A, identity), turn @ np.diag(kept) @ turn.T, atol=1e-11)
+    A = np.diag([-2.0, -4.0])
+    for size in (1e-6, 1.0, 1e6):  # badly scaled operators and matrices
+        np.testing.assert_allclose(averages.complementarity(size * A, 2 * identity), size * np.diag([1.0, 2.0]), rtol=1e-9, atol=1e-11 * size)
+        np.testing.assert_allclose(averages.complementarity(A, size * identity), np.diag([2.0, 4.0]) / size, rtol=1e-9, atol=1e-11 / size)
+    coarse, fine = (averages.complementarity(turn @ np.diag([-3.0, 2.0]) @ turn.T + A, _two(), tolerance=t) for t in (1e-2, 1e-13))
+    assert 1e-12 < np.abs(coarse - fine).max() < 1
+    with pytest.raises(RuntimeError, match="^complementarity: no solution within 20000 iterations"):
+        averages.complementarity(A, 1e-30 * _rank_one())
+
+
+def _two():
+    """A strongly positive operator whose sizes differ by a hundred."""
+    rng = np.random.default_rng(5)
+    slopes = rng.standard_normal((2, 2, 6)) * np.geomspace(1, 10, 6)
+    slopes = slopes + slopes.swapaxes(0, 1)
+    return np.einsum("ijn,kln->ijkl", slopes, slopes)
+
+
+def _rank_one():
+    """Sees only the first entry, so that nothing holds the second back."""
+    B = np.zeros((2, 2, 2, 2))
+    B[0, 0, 0, 0] = 1.0
+    return B
+
+
+def test_flow_records_what_is_asked_for():
+    W, M = np.array([np.diag([2, 1])] * 2), np.diag([5.0, 1.0])  # whole numbers
+    default, four = averages.central_flow(W, M, 0.05, 3), averages.central_flow(W.astype(float), M, 0.05, 3, substeps=4, every=1)
+    assert np.array_equal(default.weights, four.weights) and default.steps.tolist() == [0, 1, 2, 3]
+    assert not np.array_equal(default.weights, averages.central_flow(W, M, 0.05, 3, substeps=5).weights)
+    still = averages.central_flow(W, M, 0.05, 0)
+    assert still.steps.tolist() == [0] and np.array_equal(still.weights, W) and still.loss.tolist() == [0.5]
+    assert still.observed["sharpness"][0] == pytest.approx(hessian.sharpness(W.astype(float), M), rel=1e-6)
+    path = default.observed["path"]
+    assert path.shape == (4, 2, 2, 2) and np.array_equal(path[0], W) and np.array_equal(path[-1], default.weights)
+    np.testing.assert_allclose(default.loss, network.loss(path, M), rtol=1e-14)
+    np.testing.assert_allclose(default.singular_values, np.linalg.svd(network.product(path), compute_uv=False), rtol=1e-14)
+    assert default.observed["covariance"].shape == (4, 8, 8) and not default.diverged and default.diverged_at == -1 and default.learning_rate == 0.05
+    third = averages.central_flow(W, M, 0.05, 7, every=3)
+    assert third.steps.tolist() == [0, 3, 6] and third.loss.shape == (3,)
+    longer = averages.central_flow(W, M, 0.05, 6)
+    np.testing.assert_allclose(third.loss[2], longer.loss[6], rtol=1e-13)
+
+
+def test_flow_at_the_edge_moves_by_gradient_and_force():
+    """Two modes that reach the edge one after the other; beyond it the loss is larger by tr(Sigma) / eta."""
+    W, M, rate = np.array([np.diag([1.0, 0.9])] * 2), np.diag([1.0, 0.9]), 1.2
+    run = averages.central_flow(0.97 * W, M, rate, 60)
+    sharp, variance = run.observed["sharpness"], run.observed["variance"]
+    assert np.all(sharp[1:] < 2 / rate * 1.02) and np.all(variance >= 0) and variance[-1] > 0
+    np.testing.assert_allclose(run.observed["predicted_loss"], run.loss + variance / rate, rtol=1e-13)
+    np.testing.assert_allclose(variance, np.trace(run.observed["covariance"], axis1=1, axis2=2), rtol=1e-13)
+    assert np.linalg.matrix_rank(run.observed["covariance"][-1], tol=1e-9) >= 2
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: averages.on_cycle([1.0], 2, 1.1), "^target: got"),
+        (lambda: averages.on_cycle(1.0, 1, 1.1), "^depth: got 1, needs an integer >= 2"),
+        (lambda: averages.on_cycle(1.0, 2, -1.0), "^learning_rate: got -1.0"),
+        (lambda: averages.central_rest(0.0, 2, 1.1), "^target: got 0.0"),
+        (lambda: averages.third_derivative(np.ones((2, 1, 1)), [[1.0]], np.ones((3, 1, 1)), np.ones((2, 1, 1))), r"^U: got shape \(3, 1, 1\)"),
+        (lambda: averages.third_derivative(*(np.full((3, 1, 1), 1e200), [[1.0]], *[np.full((3, 1, 1), 1e200)] * 2)), "^W, M, U, V: got"),
+        (lambda: averages.complementarity([[1.0, 0.0], [1e-3, 1.0]], np.zeros((2,) * 4)), "^A: got .* needs a symmetric matrix"),
+        (lambda: averages.complementarity(np.ones((2, 3)), np.zeros((2,) * 4)), "^A: got .* needs a symmetric matrix"),
+        (lambda: averages.complementarity(np.ones(2), np.zeros((2,) * 4)), "^A: got .* needs a symmetric matrix"),
+        (lambda: averages.complementarity(np.ones((0, 0)), np.zeros((0,) * 4)), "^A: got .* needs a symmetric matrix"),
+        (lambda: averages.complementarity(np.eye(2), np.zeros((2, 2, 2))), r"^B: got shape \(2, 2, 2\), needs \(2, 2, 2, 2\)"),
+        (lambda: averages.complementarity(np.eye(2), np.zeros((2,) * 4), tolerance=0.0), "^tolerance: got 0.0"),
+        (lambda: averages.central_flow(np.ones((1, 2, 1, 1)), [[1.0]], 0.1, 1), r"^W: got shape \(1, 2, 1, 1\), needs one network"),
+        (lambda: averages.central_flow(np.ones((2, 1, 1)), [[1.0]], 0.0, 1), "^learning_rate: got 0.0"),
+        (lambda: averages.central_flow(np.ones((2, 1, 1)), [[1.0]], 0.1, -1), "^steps: got -1, needs an integer >= 0"),
+        (lambda: averages.central_flow(np.ones((2, 1, 1)), [[1.0]], 0.1, 1, substeps=0), "^substeps: got 0, needs an integer >= 1"),
+        (lambda: averages.central_flow(np.ones((2, 1, 1)), [[1.0]], 0.1, 1, every=0), "^every: got 0, needs an integer >= 1"),
+        (lambda: averages.central_flow(np.full((3, 1, 1), 1e60), [[1.0]], 1e-8, 9), "^learning_rate: got 1e-08, at which the flow leaves"),
+    ],
+)
+def test_refusals_name_the_argument(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()

@@ -75,8 +75,8 @@ def test_leave_saddle_in_numbers_worked_out_by_hand():
     W = escape.leave_saddle(0.25, 4, 0.15, 0.5, remaining=64)
     assert W.shape == (4, 1, 1) and np.allclose(W[:-1], 0.25, rtol=1e-14)
     assert np.isclose(W[-1, 0, 0], 0.2, rtol=1e-14)  # 0.25^2 - 0.15^2 = 0.2^2
-    # the number left when none is given
-    assert np.array_equal(escape.leave_saddle(0.5, 5, 1e-3, 0.1), escape.leave_saddle(0.5, 5, 1e-3, 0.1, remaining=1000))
+    # the number left when none is given: 1 / (2 * 0.5 * 0.25 * 1000) = 0.004, whose root is 0.06324...
+    assert np.isclose(escape.leave_saddle(0.25, 4, 0.01, 0.5)[0, 0, 0], np.sqrt(0.004), rtol=1e-14)
     assert np.all(escape.leave_saddle(1.0, 3, 1e-3, 0.1, remaining=1) == escape.leave_saddle(1.0, 3, 1e-3, 0.1, remaining=2))  # capped
 
 
@@ -136,3 +136,23 @@ def test_limits_of_the_arguments():
         with pytest.raises(ValueError, match=words):
             call()
     assert escape.escape_time(16.0, 4, 1.999) > 0  # above one, but below 16^(1/4)
+
+
+def test_single_numbers_are_plain_ones():
+    """Zero-dimensional arrays are numbers; a mode's own shape is not squeezed."""
+    assert escape.time_to_reach(0.5, np.array(1.0), 3, np.float32(0.5)) == escape.time_to_reach(0.5, 1.0, 3, 0.5)
+    assert escape.leave_saddle(np.array(1.0), 3, np.array(0.1), np.array(0.1)).shape == (3, 1, 1)
+    assert escape.escape_time([[1.0]], 3, 0.1).shape == (1, 1)
+
+
+def test_a_share_known_only_roughly_is_an_error_in_each_part(monkeypatch):
+    """The error of each of the eight parts is held against what has been summed so far."""
+    parts = iter([(1.0, 0.0), (1e-3, 0.99e-8)] + [(0.0, 0.0)] * 6)
+    monkeypatch.setattr(escape, "quad", lambda *a, **k: next(parts))
+    assert escape.time_to_reach(0.5, 1.0, 2, 0.1) > 0
+    parts = iter([(1.0, 0.0), (1e-3, 1.01e-8)])
+    with pytest.raises(ArithmeticError, match="known to 1.0e-08 only"):
+        escape.time_to_reach(0.5, 1.0, 2, 0.1)
+    parts = iter([(1.0, np.nan)])
+    with pytest.raises(ArithmeticError, match="known to nan only"):
+        escape.time_to_reach(0.5, 1.0, 2, 0.1)
