@@ -238,6 +238,7 @@ def test_the_start_is_not_changed_and_rates_have_their_own_axes():
     start = np.full((2, 2, 3), 0.5)
     run = diagonal.descend(start, np.ones(3), np.full((4, 1), 0.1), 2)
     assert run.coordinates.shape == (4, 1, 2, 3, 3) and np.all(start == 0.5) and not run.diverged.any()
+    assert diagonal.gradient(np.ones((0, 2, 3)), np.ones(3)).shape == (0, 2, 3)  # an empty batch
     one = diagonal.descend(np.full((2, 1), 0.5), [1.0], 0.1, 1)
     assert_allclose(one.weights, 0.5 + 0.1 * 0.75 * 0.5, rtol=1e-15)  # s + rate (1 - s^2) s
 
@@ -249,6 +250,9 @@ def test_a_run_whose_last_state_alone_is_not_finite_has_diverged():
     # loss out of range beside a product within it
     run = diagonal.descend(np.array([[1e100], [1e60]]), [0.0], 1e-300, 0)
     assert bool(run.diverged) and np.isfinite(run.coordinates).all() and np.isinf(run.loss[0])
+    # a loss that leaves the range while the layers do not: 1e70 becomes -1e-130 * 1e140 * 1e70 = -1e80
+    run = diagonal.descend(np.full((2, 1), 1e70), [0.0], 1e-130, 1)
+    assert bool(run.diverged) and np.isfinite(run.weights).all() and np.isfinite(run.loss).tolist() == [True, False]
     # one bad coordinate beside a good one, one bad state among good ones
     run = diagonal.descend(np.array([[1.0, 3.0], [1.0, 3.0]]), [1.0, 1.0], 1.0, 12)
     assert bool(run.diverged) and np.all(run.coordinates[:6, 0] == 1.0) and np.all(np.isfinite(run.coordinates[:6]))
@@ -318,6 +322,11 @@ def test_the_ratio_itself_is_excluded_and_order_does_not_matter():
         (lambda: diagonal.gradient(np.ones((0, 1)), [1.0]), r"^s: got shape \(0, 1\)"),
         (lambda: diagonal.gradient(np.ones((1, 0)), []), r"^s: got shape \(1, 0\)"),
         (lambda: diagonal.periods(np.ones((64, 1)), tolerance=0.0), "^tolerance: got 0.0"),
+        (lambda: diagonal.gradient([[1e200], [1e200], [0.0], [1.0]], [0.0]), "^s: got .* needs numbers whose result"),
+        (lambda: diagonal.hessian_blocks([[1e200], [1e200], [0.0], [1.0]], [0.0]), "^s: got .* needs numbers whose result"),
+        (lambda: diagonal.spectrum_at_minimum([1.0], depth=2, width=0, scale=1.0), "^width: got 0, needs an integer >= 1$"),
+        (lambda: diagonal.multipliers([1.0], 1, 0.1), "^depth: got 1, needs an integer >= 2$"),
+        (lambda: diagonal.periods(np.ones((64, 1)), tolerance=-1.0), "^tolerance: got -1.0, needs one finite real number > 0$"),
         (lambda: diagonal.periods(np.ones((64, 1)), largest=0), "^largest: got 0, needs an integer >= 1"),
     ],
 )
