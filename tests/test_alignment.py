@@ -367,7 +367,12 @@ def test_frames_multiply_from_the_left():
 def test_what_counts_as_orthogonal():
     """Within 1e-10 in float64; 100 roundings a row, 2.4e-5 for two, in float32."""
     W = np.ones((2, 2, 2))
-    for size, dtype, good in ((2e-11, float, True), (2e-10, float, False), (1e-6, np.float32, True), (1e-4, np.float32, False)):
+    for size, dtype, good in (
+        (2e-11, float, True),
+        (2e-10, float, False),
+        (1e-6, np.float32, True),
+        (1e-4, np.float32, False),
+    ):
         R = np.array([[[1 + size, 0.0], [0.0, 1.0]]], dtype=dtype)
         if good:
             alignment.rotate(W, R)
@@ -389,17 +394,38 @@ def test_what_counts_as_orthogonal():
         (lambda: alignment.off_diagonal(np.ones(3)), r"^D: got shape \(3,\)"),
         (lambda: alignment.off_diagonal(np.ones((3, 3, 2))), r"^D: got shape \(3, 3, 2\)"),
         (lambda: alignment.off_diagonal(np.ones((3, 0, 0))), r"^D: got shape \(3, 0, 0\)"),
-        (lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(3), np.eye(2)), r"^left: got shape \(3, 3\), needs \(2, 2\)"),
-        (lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), np.eye(3)), r"^right: got shape \(3, 3\), needs \(2, 2\)"),
-        (lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), 2 * np.eye(2)), "^right: got a matrix that is not"),
-        (lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), np.eye(2), np.ones((1, 2, 2))), "^frames: got a matrix"),
-        (lambda: alignment.coordinates(np.full((1, 2, 2), 1.5e308), _TILT, _TILT), "^W: got .* needs numbers whose result"),
+        (
+            lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(3), np.eye(2)),
+            r"^left: got shape \(3, 3\), needs \(2, 2\)",
+        ),
+        (
+            lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), np.eye(3)),
+            r"^right: got shape \(3, 3\), needs \(2, 2\)",
+        ),
+        (
+            lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), 2 * np.eye(2)),
+            "^right: got a matrix that is not",
+        ),
+        (
+            lambda: alignment.coordinates(np.ones((2, 2, 2)), np.eye(2), np.eye(2), np.ones((1, 2, 2))),
+            "^frames: got a matrix",
+        ),
+        (
+            lambda: alignment.coordinates(np.full((1, 2, 2), 1.5e308), _TILT, _TILT),
+            "^W: got .* needs numbers whose result",
+        ),
         (lambda: alignment.imbalance(np.full((2, 2, 2), 1e200)), "^W: got .* needs numbers whose result"),
         (lambda: alignment.imbalance(np.ones((1, 2, 2))), "^W: got 1 layer, needs at least 2"),
-        (lambda: alignment.distance_from_imbalance(np.ones((2, 2, 2)), np.ones((1, 2, 3)), 1), r"^C: got shape \(1, 2, 3\)"),
+        (
+            lambda: alignment.distance_from_imbalance(np.ones((2, 2, 2)), np.ones((1, 2, 3)), 1),
+            r"^C: got shape \(1, 2, 3\)",
+        ),
         (lambda: alignment.singular_vector_velocity(np.ones(2), np.ones(2)), r"^W: got shape \(2,\)"),
         (lambda: alignment.singular_vector_velocity(np.ones((0, 2)), np.ones((0, 2))), r"^W: got shape \(0, 2\)"),
-        (lambda: alignment.rotate(np.ones((3, 2, 2)), np.eye(2)[None]), r"^R: got shape \(1, 2, 2\), needs \(2, 2, 2\)"),
+        (
+            lambda: alignment.rotate(np.ones((3, 2, 2)), np.eye(2)[None]),
+            r"^R: got shape \(1, 2, 2\), needs \(2, 2, 2\)",
+        ),
         (lambda: alignment.frames(np.ones((2, 2, 2, 2))), r"^W: got shape \(2, 2, 2, 2\), needs one network"),
     ],
 )

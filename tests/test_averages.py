@@ -137,7 +137,9 @@ def test_rest_between_the_edge_and_four_times_the_depth():
             averages.central_rest(1.0, depth, limit / depth * (1 + 1e-6))
         with pytest.raises(ValueError, match="^learning_rate, target, depth: got .*, so eta S = 2.0, needs eta S > 2"):
             averages.central_rest(1.0, depth, 2 / depth)
-    assert averages.central_rest(1.0, 2, 1 + 1e-9).variance == pytest.approx(2e-9 / 9, rel=1e-5)  # (m - s^2) / 3, s^2 = (1 + 2 / eta) / 3
+    assert averages.central_rest(1.0, 2, 1 + 1e-9).variance == pytest.approx(
+        2e-9 / 9, rel=1e-5
+    )  # (m - s^2) / 3, s^2 = (1 + 2 / eta) / 3
 
 
 def test_third_derivatives_by_hand():
@@ -152,7 +154,9 @@ def test_third_derivatives_by_hand():
 
 def test_complementarity_by_hand():
     one = np.array([[[[4.0]]]])
-    assert averages.complementarity([[2.0]], one).tolist() == [[0.0]] and averages.complementarity([[-2.0]], one).tolist() == [[0.5]]
+    assert averages.complementarity([[2.0]], one).tolist() == [[0.0]] and averages.complementarity(
+        [[-2.0]], one
+    ).tolist() == [[0.5]]
     assert averages.complementarity([[0.0]], 0 * one).tolist() == [[0.0]]  # any X would do: the least
     I = np.eye(2)
     identity = (np.einsum("ik,jl->ijkl", I, I) + np.einsum("il,jk->ijkl", I, I)) / 2
@@ -163,9 +167,15 @@ def test_complementarity_by_hand():
         np.testing.assert_allclose(averages.complementarity(A, identity), turn @ np.diag(kept) @ turn.T, atol=1e-11)
     A = np.diag([-2.0, -4.0])
     for size in (1e-6, 1.0, 1e6):  # badly scaled operators and matrices
-        np.testing.assert_allclose(averages.complementarity(size * A, 2 * identity), size * np.diag([1.0, 2.0]), rtol=1e-9, atol=1e-11 * size)
-        np.testing.assert_allclose(averages.complementarity(A, size * identity), np.diag([2.0, 4.0]) / size, rtol=1e-9, atol=1e-11 / size)
-    coarse, fine = (averages.complementarity(turn @ np.diag([-3.0, 2.0]) @ turn.T + A, _two(), tolerance=t) for t in (1e-2, 1e-13))
+        np.testing.assert_allclose(
+            averages.complementarity(size * A, 2 * identity), size * np.diag([1.0, 2.0]), rtol=1e-9, atol=1e-11 * size
+        )
+        np.testing.assert_allclose(
+            averages.complementarity(A, size * identity), np.diag([2.0, 4.0]) / size, rtol=1e-9, atol=1e-11 / size
+        )
+    coarse, fine = (
+        averages.complementarity(turn @ np.diag([-3.0, 2.0]) @ turn.T + A, _two(), tolerance=t) for t in (1e-2, 1e-13)
+    )
     assert 1e-12 < np.abs(coarse - fine).max() < 1
     with pytest.raises(RuntimeError, match="^complementarity: no solution within 20000 iterations"):
         averages.complementarity(A, 1e-30 * _rank_one())
@@ -188,7 +198,10 @@ def _rank_one():
 
 def test_flow_records_what_is_asked_for():
     W, M = np.array([np.diag([2, 1])] * 2), np.diag([5.0, 1.0])  # whole numbers
-    default, four = averages.central_flow(W, M, 0.05, 3), averages.central_flow(W.astype(float), M, 0.05, 3, substeps=4, every=1)
+    default, four = (
+        averages.central_flow(W, M, 0.05, 3),
+        averages.central_flow(W.astype(float), M, 0.05, 3, substeps=4, every=1),
+    )
     assert np.array_equal(default.weights, four.weights) and default.steps.tolist() == [0, 1, 2, 3]
     assert not np.array_equal(default.weights, averages.central_flow(W, M, 0.05, 3, substeps=5).weights)
     still = averages.central_flow(W, M, 0.05, 0)
@@ -197,8 +210,15 @@ def test_flow_records_what_is_asked_for():
     path = default.observed["path"]
     assert path.shape == (4, 2, 2, 2) and np.array_equal(path[0], W) and np.array_equal(path[-1], default.weights)
     np.testing.assert_allclose(default.loss, network.loss(path, M), rtol=1e-14)
-    np.testing.assert_allclose(default.singular_values, np.linalg.svd(network.product(path), compute_uv=False), rtol=1e-14)
-    assert default.observed["covariance"].shape == (4, 8, 8) and not default.diverged and default.diverged_at == -1 and default.learning_rate == 0.05
+    np.testing.assert_allclose(
+        default.singular_values, np.linalg.svd(network.product(path), compute_uv=False), rtol=1e-14
+    )
+    assert (
+        default.observed["covariance"].shape == (4, 8, 8)
+        and not default.diverged
+        and default.diverged_at == -1
+        and default.learning_rate == 0.05
+    )
     third = averages.central_flow(W, M, 0.05, 7, every=3)
     assert third.steps.tolist() == [0, 3, 6] and third.loss.shape == (3,)
     longer = averages.central_flow(W, M, 0.05, 6)
@@ -222,20 +242,44 @@ def test_flow_at_the_edge_moves_by_gradient_and_force():
         (lambda: averages.on_cycle(1.0, 1, 1.1), "^depth: got 1, needs an integer >= 2"),
         (lambda: averages.on_cycle(1.0, 2, -1.0), "^learning_rate: got -1.0"),
         (lambda: averages.central_rest(0.0, 2, 1.1), "^target: got 0.0"),
-        (lambda: averages.third_derivative(np.ones((2, 1, 1)), [[1.0]], np.ones((3, 1, 1)), np.ones((2, 1, 1))), r"^U: got shape \(3, 1, 1\)"),
-        (lambda: averages.third_derivative(*(np.full((3, 1, 1), 1e200), [[1.0]], *[np.full((3, 1, 1), 1e200)] * 2)), "^W, M, U, V: got"),
-        (lambda: averages.complementarity([[1.0, 0.0], [1e-3, 1.0]], np.zeros((2,) * 4)), "^A: got .* needs a symmetric matrix"),
+        (
+            lambda: averages.third_derivative(np.ones((2, 1, 1)), [[1.0]], np.ones((3, 1, 1)), np.ones((2, 1, 1))),
+            r"^U: got shape \(3, 1, 1\)",
+        ),
+        (
+            lambda: averages.third_derivative(*(np.full((3, 1, 1), 1e200), [[1.0]], *[np.full((3, 1, 1), 1e200)] * 2)),
+            "^W, M, U, V: got",
+        ),
+        (
+            lambda: averages.complementarity([[1.0, 0.0], [1e-3, 1.0]], np.zeros((2,) * 4)),
+            "^A: got .* needs a symmetric matrix",
+        ),
         (lambda: averages.complementarity(np.ones((2, 3)), np.zeros((2,) * 4)), "^A: got .* needs a symmetric matrix"),
         (lambda: averages.complementarity(np.ones(2), np.zeros((2,) * 4)), "^A: got .* needs a symmetric matrix"),
         (lambda: averages.complementarity(np.ones((0, 0)), np.zeros((0,) * 4)), "^A: got .* needs a symmetric matrix"),
-        (lambda: averages.complementarity(np.eye(2), np.zeros((2, 2, 2))), r"^B: got shape \(2, 2, 2\), needs \(2, 2, 2, 2\)"),
+        (
+            lambda: averages.complementarity(np.eye(2), np.zeros((2, 2, 2))),
+            r"^B: got shape \(2, 2, 2\), needs \(2, 2, 2, 2\)",
+        ),
         (lambda: averages.complementarity(np.eye(2), np.zeros((2,) * 4), tolerance=0.0), "^tolerance: got 0.0"),
-        (lambda: averages.central_flow(np.ones((1, 2, 1, 1)), [[1.0]], 0.1, 1), r"^W: got shape \(1, 2, 1, 1\), needs one network"),
+        (
+            lambda: averages.central_flow(np.ones((1, 2, 1, 1)), [[1.0]], 0.1, 1),
+            r"^W: got shape \(1, 2, 1, 1\), needs one network",
+        ),
         (lambda: averages.central_flow(np.ones((2, 1, 1)), [[1.0]], 0.0, 1), "^learning_rate: got 0.0"),
         (lambda: averages.central_flow(np.ones((2, 1, 1)), [[1.0]], 0.1, -1), "^steps: got -1, needs an integer >= 0"),
-        (lambda: averages.central_flow(np.ones((2, 1, 1)), [[1.0]], 0.1, 1, substeps=0), "^substeps: got 0, needs an integer >= 1"),
-        (lambda: averages.central_flow(np.ones((2, 1, 1)), [[1.0]], 0.1, 1, every=0), "^every: got 0, needs an integer >= 1"),
-        (lambda: averages.central_flow(np.full((3, 1, 1), 1e60), [[1.0]], 1e-8, 9), "^learning_rate: got 1e-08, at which the flow leaves"),
+        (
+            lambda: averages.central_flow(np.ones((2, 1, 1)), [[1.0]], 0.1, 1, substeps=0),
+            "^substeps: got 0, needs an integer >= 1",
+        ),
+        (
+            lambda: averages.central_flow(np.ones((2, 1, 1)), [[1.0]], 0.1, 1, every=0),
+            "^every: got 0, needs an integer >= 1",
+        ),
+        (
+            lambda: averages.central_flow(np.full((3, 1, 1), 1e60), [[1.0]], 1e-8, 9),
+            "^learning_rate: got 1e-08, at which the flow leaves",
+        ),
     ],
 )
 def test_refusals_name_the_argument(make, words):

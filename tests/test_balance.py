@@ -301,8 +301,14 @@ def test_frozen_fraction_in_the_limits():
         (lambda: balance.least_factor(5.0, 0.03, [10.0], 3), "scale: got 5.0, which the balancing lemma does not"),
         (lambda: balance.flow_sharpness(1e200, 1.0, 9), "the flow's end is beyond the floating range"),
         (lambda: balance.gaps([[1e200], [1.0]]), "values: got [[1e+200], [1.0]], needs numbers whose result is within"),
-        (lambda: balance.gap_factors([[1.0, 1.0], [2.0, 1.0]], [1.0, 1.0], np.ones(3)), "learning_rate: got shape (3,)"),
-        (lambda: balance.flow_sharpness([1.0, 2.0], [1.0, 2.0, 3.0], 3), "scale, target: got shapes (2,), (3,), needs ones that broadcast"),
+        (
+            lambda: balance.gap_factors([[1.0, 1.0], [2.0, 1.0]], [1.0, 1.0], np.ones(3)),
+            "learning_rate: got shape (3,)",
+        ),
+        (
+            lambda: balance.flow_sharpness([1.0, 2.0], [1.0, 2.0, 3.0], 3),
+            "scale, target: got shapes (2,), (3,), needs ones that broadcast",
+        ),
         (lambda: balance.frozen_fraction(0.1, 1.0, 3, 0.7), "a mode converges only where eta Psi < 2"),
         (lambda: balance.frozen_fraction(0.1, 1.0, 3, -0.7), "learning_rate: got -0.7"),
         (lambda: balance.cycle_factor(0.0), "ratio: got 0.0"),
@@ -346,7 +352,9 @@ def test_pull_of_a_small_box_is_tight_and_of_a_large_one_no_smaller():
     rng, iv = np.random.default_rng(3), enclose.arithmetic(53)
     for n in (2, 5):
         for theta, w in zip(rng.uniform(0.5, n - 1e-3, 100), rng.uniform(0, 0.999, 100)):
-            small = enclose.ends(balance.pull(iv, iv.mpf(1) / n, iv.mpf([theta, theta + 1e-6]), iv.mpf([w, w + 1e-6])))[1]
+            small = enclose.ends(balance.pull(iv, iv.mpf(1) / n, iv.mpf([theta, theta + 1e-6]), iv.mpf([w, w + 1e-6])))[
+                1
+            ]
             at = float(pull_of_a_step(n, theta, w, np.sqrt(8))[0])
             jump_to_zero = pull_of_a_step(n, theta, w + 1e-3, np.sqrt(8))[0] == 0 != at or at == 0
             assert small >= at * (1 - 1e-12) and (jump_to_zero or small <= at + 1e-3)
@@ -359,7 +367,9 @@ def test_pull_of_a_small_box_is_tight_and_of_a_large_one_no_smaller():
 
 def test_the_certificate_covers_the_rectangle_it_names(monkeypatch):
     asked = []
-    monkeypatch.setattr(enclose, "below", lambda f, *sides, bound, bits: asked.append((f, sides, bound, bits)) or "shown")
+    monkeypatch.setattr(
+        enclose, "below", lambda f, *sides, bound, bits: asked.append((f, sides, bound, bits)) or "shown"
+    )
     assert balance.certify_positivity() == {"deeper": "shown", "two": "shown", "others": "shown"}
     deeper, two, others = asked
     assert deeper[1:] == ((((0.5, 8.0), (0.0, 1.0))), 1.0, 53)
@@ -375,13 +385,18 @@ def test_conditions_at_their_borders():
     """Two layers: T = 1/2 at alpha^2 = (1/2) 2^(1/2), and Psi = sqrt(alpha^4 + 4)."""
     alpha = np.sqrt(0.5 * np.sqrt(2))
     psi = np.sqrt(4.5)
-    assert balance.contracts(alpha * (1 - 1e-9), 2.8 / psi, 1.0, 2) and not balance.contracts(alpha * (1 + 1e-9), 2.8 / psi, 1.0, 2)
+    assert balance.contracts(alpha * (1 - 1e-9), 2.8 / psi, 1.0, 2) and not balance.contracts(
+        alpha * (1 + 1e-9), 2.8 / psi, 1.0, 2
+    )
     assert balance.contracts(alpha * 2, 1.99 / np.sqrt(16 * alpha**4 + 4), 1.0, 2)
     assert not balance.contracts(alpha * 2, 2.01 / np.sqrt(16 * alpha**4 + 4), 1.0, 2)
     tiny = 1e-170  # Psi = 2 to the last digit
     assert balance.contracts(tiny, 1.0, 1.0, 2) and not balance.contracts(tiny, balance.EDGE / 2, 1.0, 2)
     assert not balance.contracts(1.0, 1e308, 1e10, 2)  # eta Psi beyond the floating range
-    assert_allclose(balance.least_factor(tiny, [0.49, 0.51, 1.2], 1.0, 2), [1 - 0.98**2 / 4, min(1 - 1.02**2 / 4, 0), 1 - 2.4**2 / 4])
+    assert_allclose(
+        balance.least_factor(tiny, [0.49, 0.51, 1.2], 1.0, 2),
+        [1 - 0.98**2 / 4, min(1 - 1.02**2 / 4, 0), 1 - 2.4**2 / 4],
+    )
     assert balance.least_factor(tiny, 0.5, 1.0, 2) == 0.75  # k = 1 does not cross
     with pytest.raises(ValueError, match="a mode converges only where eta Psi < 2"):
         balance.frozen_fraction(tiny, 1.0, 2, 1.0)
@@ -399,10 +414,14 @@ def test_numbers_worked_out_by_hand():
     assert balance.growth_constant(2) == 0.25 and balance.growth_constant(4) == pytest.approx(9 / 16, rel=1e-14)
     # two layers: P = 2 / (x^2 + y^2)^2 = 2 / (alpha^4 + 4 m^2), Psi' = 2 alpha^3 / Psi
     assert_allclose(balance.growth(1.5, 2.0, 2), 2 / (1.5**4 + 16), rtol=1e-13)
-    assert_allclose(balance.sharpness_slope([1.5, 2], 2.0, 2), 2 * np.array([1.5, 2]) ** 3 / np.sqrt([1.5**4 + 16, 32]), rtol=1e-13)
+    assert_allclose(
+        balance.sharpness_slope([1.5, 2], 2.0, 2), 2 * np.array([1.5, 2]) ** 3 / np.sqrt([1.5**4 + 16, 32]), rtol=1e-13
+    )
     assert balance.cycle_factor([1.0, 2.0, 4.0]).tolist() == [1.0, 0.0, -3.5]
     # two layers, alpha^2 = 3/2, m = 1: x^2 = 1/2, arsinh(x / alpha) = arsinh(1 / sqrt 3) = ln 3 / 2, and (y^2 - alpha^2) / 2 = 1/4
-    assert_allclose(balance.frozen_fraction(np.sqrt(1.5), 1.0, 2, 0.1), np.exp(-0.1 * (np.log(3) / 2 - 0.25)), rtol=1e-12)
+    assert_allclose(
+        balance.frozen_fraction(np.sqrt(1.5), 1.0, 2, 0.1), np.exp(-0.1 * (np.log(3) / 2 - 0.25)), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("depth", [2, 3, 50])
@@ -420,11 +439,17 @@ def test_small_and_large_scales_join(depth):
     [
         (lambda: balance.flow_limit(1e200, 1.0, 9), r"^scale, target: got 1e\+200, 1.0: the flow's end is beyond"),
         (lambda: balance.contracts(1e200, 1.0, 1.0, 9), r"^scale, singular_values: got 1e\+200, 1.0: the flow's end"),
-        (lambda: balance.contracts([1.0, 2.0], [1.0] * 3, 1.0, 3), r"^scale, learning_rate, singular_values: got shapes \(2,\), \(3,\), \(\)"),
+        (
+            lambda: balance.contracts([1.0, 2.0], [1.0] * 3, 1.0, 3),
+            r"^scale, learning_rate, singular_values: got shapes \(2,\), \(3,\), \(\)",
+        ),
         (lambda: balance.gap_factors([[1e200], [1e200]], [1.0], 1.0), "^values, target, learning_rate: got"),
         (lambda: balance.gap_factors([[1.0], [2.0]], [-1.0], 0.1), "^target: got"),
         (lambda: balance.gaps([1.0, 2.0]), r"^values: got shape \(2,\)"),
-        (lambda: balance.scale_bound(balance.EDGE / 2 * (1 + 1e-12), 1.0, 2), "^learning_rate, target, depth: got .* eta S = 2.82843; the bound"),
+        (
+            lambda: balance.scale_bound(balance.EDGE / 2 * (1 + 1e-12), 1.0, 2),
+            "^learning_rate, target, depth: got .* eta S = 2.82843; the bound",
+        ),
         (lambda: balance.scale_bound(1e300, 1e300, 2), "eta S = beyond floats"),
         (lambda: balance.scale_bound([1.0, 100.0], 1.0, 2), "eta S = 200;"),
         (lambda: balance.critical_scale(0.0, 3), "^target: got 0.0"),
@@ -432,8 +457,14 @@ def test_small_and_large_scales_join(depth):
         (lambda: balance.scale_bound(0.1, 1.0, 1), "^depth: got 1, needs an integer >= 2"),
         (lambda: balance.contracts(0.1, 0.1, 1.0, 1), "^depth: got 1, needs an integer >= 2"),
         (lambda: balance.frozen_fraction(0.1, 1.0, 1, 0.1), "^depth: got 1, needs an integer >= 2"),
-        (lambda: balance.frozen_fraction(0.1, 1.0, 3, [0.1, 0.9]), "^learning_rate, scale, target, depth: got .* eta Psi = 2.7"),
-        (lambda: balance.least_factor(5.0, 0.03, [10.0], 3), "^scale: got 5.0, which .* learning_rate 0.03, singular_values .10.0. and depth 3"),
+        (
+            lambda: balance.frozen_fraction(0.1, 1.0, 3, [0.1, 0.9]),
+            "^learning_rate, scale, target, depth: got .* eta Psi = 2.7",
+        ),
+        (
+            lambda: balance.least_factor(5.0, 0.03, [10.0], 3),
+            "^scale: got 5.0, which .* learning_rate 0.03, singular_values .10.0. and depth 3",
+        ),
     ],
 )
 def test_refusals_name_the_argument(call, words):

@@ -209,7 +209,12 @@ def test_periods_up_to_the_largest_and_no_further():
     with pytest.raises(ValueError, match=r"^values: got shape \(31, 1\), needs .* 2 \* largest = 32$"):
         diagonal.periods(np.ones((31, 1)))
     assert diagonal.periods(np.ones((4, 1)), largest=2).tolist() == [1]
-    for bad in (np.array([[np.nan, 1.0]] * 32), [["a"]] * 32, [[1.0], [1.0, 2.0]], np.ma.masked_array(np.ones((32, 1)))):
+    for bad in (
+        np.array([[np.nan, 1.0]] * 32),
+        [["a"]] * 32,
+        [[1.0], [1.0, 2.0]],
+        np.ma.masked_array(np.ones((32, 1))),
+    ):
         with pytest.raises(ValueError, match="^values: got"):
             diagonal.periods(bad)
 
@@ -231,7 +236,11 @@ def test_one_layer_is_a_linear_recursion():
         assert whole.steps.tolist() == [0, 1, 2, 3, 4] and whole.coordinates[0].tolist() == [0.5, 0.5, 0.5]
     assert diagonal.descend(start, target, 0.5, 4, keep=1).steps.tolist() == [4]
     none = diagonal.descend(start, target, 0.5, 0)
-    assert none.steps.tolist() == [0] and np.array_equal(none.weights, start) and none.loss.tolist() == [(2.25 + 2.25 + 0.25) / 2]
+    assert (
+        none.steps.tolist() == [0]
+        and np.array_equal(none.weights, start)
+        and none.loss.tolist() == [(2.25 + 2.25 + 0.25) / 2]
+    )
 
 
 def test_the_start_is_not_changed_and_rates_have_their_own_axes():
@@ -307,11 +316,20 @@ def test_the_ratio_itself_is_excluded_and_order_does_not_matter():
         (lambda: diagonal.hessian_blocks([[1e200], [1e200], [1e200]], [0.0]), "^s: got .* needs numbers whose result"),
         (lambda: diagonal.spectrum_at_minimum([1e300], depth=3, width=1, scale=1.0), "^singular_values: got"),
         (lambda: diagonal.spectrum_at_minimum([1.0], depth=3, width=1, scale=1e100), "^scale: got"),
-        (lambda: diagonal.spectrum_at_minimum([1.0], depth=1, width=1, scale=1.0), "^depth: got 1, needs an integer >= 2"),
-        (lambda: diagonal.spectrum_at_minimum([[1.0]], depth=2, width=1, scale=1.0), r"^singular_values: got shape \(1, 1\)"),
+        (
+            lambda: diagonal.spectrum_at_minimum([1.0], depth=1, width=1, scale=1.0),
+            "^depth: got 1, needs an integer >= 2",
+        ),
+        (
+            lambda: diagonal.spectrum_at_minimum([[1.0]], depth=2, width=1, scale=1.0),
+            r"^singular_values: got shape \(1, 1\)",
+        ),
         (lambda: diagonal.spectrum_at_minimum([], depth=2, width=1, scale=1.0), r"^singular_values: got shape \(0,\)"),
         (lambda: diagonal.spectrum_at_minimum([1.0], depth=2, width=1, scale=0.0), "^scale: got 0.0"),
-        (lambda: diagonal.multipliers([1e200], 3, 1e200), r"^singular_values, learning_rate: got \[1e\+200\], 1e\+200: "),
+        (
+            lambda: diagonal.multipliers([1e200], 3, 1e200),
+            r"^singular_values, learning_rate: got \[1e\+200\], 1e\+200: ",
+        ),
         (lambda: diagonal.multipliers([1.0], 2, 0.0), "^learning_rate: got 0.0"),
         (lambda: diagonal.initialise("balanced", depth=0, width=1, scale=1.0), "^depth: got 0, needs an integer >= 1"),
         (lambda: diagonal.initialise("balanced", depth=1, width=0, scale=1.0), "^width: got 0, needs an integer >= 1"),
@@ -323,10 +341,19 @@ def test_the_ratio_itself_is_excluded_and_order_does_not_matter():
         (lambda: diagonal.gradient(np.ones((1, 0)), []), r"^s: got shape \(1, 0\)"),
         (lambda: diagonal.periods(np.ones((64, 1)), tolerance=0.0), "^tolerance: got 0.0"),
         (lambda: diagonal.gradient([[1e200], [1e200], [0.0], [1.0]], [0.0]), "^s: got .* needs numbers whose result"),
-        (lambda: diagonal.hessian_blocks([[1e200], [1e200], [0.0], [1.0]], [0.0]), "^s: got .* needs numbers whose result"),
-        (lambda: diagonal.spectrum_at_minimum([1.0], depth=2, width=0, scale=1.0), "^width: got 0, needs an integer >= 1$"),
+        (
+            lambda: diagonal.hessian_blocks([[1e200], [1e200], [0.0], [1.0]], [0.0]),
+            "^s: got .* needs numbers whose result",
+        ),
+        (
+            lambda: diagonal.spectrum_at_minimum([1.0], depth=2, width=0, scale=1.0),
+            "^width: got 0, needs an integer >= 1$",
+        ),
         (lambda: diagonal.multipliers([1.0], 1, 0.1), "^depth: got 1, needs an integer >= 2$"),
-        (lambda: diagonal.periods(np.ones((64, 1)), tolerance=-1.0), "^tolerance: got -1.0, needs one finite real number > 0$"),
+        (
+            lambda: diagonal.periods(np.ones((64, 1)), tolerance=-1.0),
+            "^tolerance: got -1.0, needs one finite real number > 0$",
+        ),
         (lambda: diagonal.periods(np.ones((64, 1)), largest=0), "^largest: got 0, needs an integer >= 1"),
     ],
 )

@@ -119,7 +119,9 @@ def test_ends_are_rounded_outward():
     context = enclose.arithmetic(200)
     third = context.mpf(1) / 3
     low, high = enclose.ends(third)
-    assert low == 1 / 3 and high == np.nextafter(1 / 3, 1) and enclose.ends(-third) == (-high, -low)  # 1/3 in float is below one third
+    assert (
+        low == 1 / 3 and high == np.nextafter(1 / 3, 1) and enclose.ends(-third) == (-high, -low)
+    )  # 1/3 in float is below one third
     assert enclose.ends(context.mpf([0.25, 2])) == (0.25, 2.0)
 
 
@@ -129,7 +131,12 @@ def test_over_and_below_by_hand():
     assert (found.low, found.high, found.boxes, found.bits) == (0.0, 2.0, 100, 64)
     assert str(enclose.Enclosure(-1.23456789, 2.0, 3, 4)) == "[-1.23457, 2] on 3 boxes, 4 bits"
     each = []
-    enclose.over(lambda iv, x, y: each.append((enclose.ends(x), enclose.ends(y))) or x, (0.0, 1.0), (2.0, 3.0), pieces=np.array([2, 1]))
+    enclose.over(
+        lambda iv, x, y: each.append((enclose.ends(x), enclose.ends(y))) or x,
+        (0.0, 1.0),
+        (2.0, 3.0),
+        pieces=np.array([2, 1]),
+    )
     assert each == [((0.0, 0.5), (2.0, 3.0)), ((0.5, 1.0), (2.0, 3.0))]
     assert enclose.over(lambda iv, x: 3.0, (0.0, 1.0), pieces=1).high == 3.0  # a plain number is an interval
     shown = enclose.below(double, (0.0, 1.0), bound=2.5)
@@ -154,7 +161,9 @@ def test_below_cuts_the_side_that_is_longest_beside_the_box_and_gives_up_in_time
     assert enclose.below(needs_eight, (0.0, 1.0), bound=0.5, most=8).boxes == 8
     with pytest.raises(ArithmeticError, match="on 7 boxes"):
         enclose.below(needs_eight, (0.0, 1.0), bound=0.5, most=7)
-    with pytest.raises(ArithmeticError, match="not shown to be less than 1"):  # a side of two neighbouring floats has no middle
+    with pytest.raises(
+        ArithmeticError, match="not shown to be less than 1"
+    ):  # a side of two neighbouring floats has no middle
         enclose.below(lambda iv, x: iv.mpf([0, 2]), (1.0, np.nextafter(1, 2)), bound=1.0)
     with pytest.raises(ArithmeticError):  # an enclosure without a lower end shows nothing
         enclose.below(lambda iv, x: iv.mpf([-np.inf, 0]), (0.0, 1.0), bound=1.0, most=5)
@@ -166,7 +175,10 @@ def test_below_cuts_the_side_that_is_longest_beside_the_box_and_gives_up_in_time
         (lambda: enclose.arithmetic(15), "^bits: got 15, needs an integer from 16 to 1000000$|^bits: got 15"),
         (lambda: enclose.arithmetic(10**6 + 1), "^bits: got 1000001"),
         (lambda: enclose.over(lambda iv, x: x, (0.0, 1.0), pieces=10**7 + 1), "^pieces: got 10000001"),
-        (lambda: enclose.over(lambda iv, x, y: x, (0.0, 1.0), (0.0, 1.0), pieces=(1,)), "^pieces: got 1 of them, .* each of 2 sides"),
+        (
+            lambda: enclose.over(lambda iv, x, y: x, (0.0, 1.0), (0.0, 1.0), pieces=(1,)),
+            "^pieces: got 1 of them, .* each of 2 sides",
+        ),
         (lambda: enclose.over(lambda iv, x: x, (2.0, 1.0)), r"^sides: got \(2.0, 1.0\), needs pairs"),
         (lambda: enclose.below(lambda iv: 1, bound=1.0), "^sides: got none, needs at least one pair"),
     ],

@@ -24,7 +24,9 @@ def by_mpmath(fraction, m, depth, alpha):
 @pytest.mark.parametrize(("m", "alpha"), [(1.0, 0.1), (3.0, 0.3), (0.2, 1e-3), (8.0, 1.05)])
 def test_time_to_reach_is_the_integral(depth, m, alpha):
     for fraction in (0.3, 0.9):
-        assert np.isclose(escape.time_to_reach(fraction, m, depth, alpha), by_mpmath(fraction, m, depth, alpha), rtol=1e-8)
+        assert np.isclose(
+            escape.time_to_reach(fraction, m, depth, alpha), by_mpmath(fraction, m, depth, alpha), rtol=1e-8
+        )
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
@@ -36,7 +38,9 @@ def test_escape_time_is_the_limit_of_small_scales(depth):
             errors.append(abs(escape.escape_time(m, depth, alpha) - exact) * m ** (2 - 2 / depth))
         # L = 2: an error of order alpha^2 log; else a constant of order one beside alpha^(2 - L)
         assert errors[1] < 1e-3 if depth == 2 else max(errors) < 2
-    both = [escape.escape_time(np.array([1.0, 2.5]), depth, [[0.1], [0.01]], start=s) for s in ("unbalanced", "balanced")]
+    both = [
+        escape.escape_time(np.array([1.0, 2.5]), depth, [[0.1], [0.01]], start=s) for s in ("unbalanced", "balanced")
+    ]
     assert both[0].shape == both[1].shape == (2, 2) and np.all(both[0] > both[1])
 
 
@@ -65,7 +69,9 @@ def test_leave_saddle_leaves_about_that_many_steps(depth, m, remaining):
 def test_leave_saddle_returns_the_start_where_that_is_nearer():
     W = escape.leave_saddle(1.0, 3, 0.3, 0.1, remaining=10**6)
     assert np.array_equal(W, network.initialise("unbalanced", depth=3, width=1, scale=0.3))
-    assert np.array_equal(escape.leave_saddle(1.0, 2, 0.3, 0.1), network.initialise("unbalanced", depth=2, width=1, scale=0.3))
+    assert np.array_equal(
+        escape.leave_saddle(1.0, 2, 0.3, 0.1), network.initialise("unbalanced", depth=2, width=1, scale=0.3)
+    )
 
 
 def test_leave_saddle_in_numbers_worked_out_by_hand():
@@ -77,7 +83,9 @@ def test_leave_saddle_in_numbers_worked_out_by_hand():
     assert np.isclose(W[-1, 0, 0], 0.2, rtol=1e-14)  # 0.25^2 - 0.15^2 = 0.2^2
     # the number left when none is given: 1 / (2 * 0.5 * 0.25 * 1000) = 0.004, whose root is 0.06324...
     assert np.isclose(escape.leave_saddle(0.25, 4, 0.01, 0.5)[0, 0, 0], np.sqrt(0.004), rtol=1e-14)
-    assert np.all(escape.leave_saddle(1.0, 3, 1e-3, 0.1, remaining=1) == escape.leave_saddle(1.0, 3, 1e-3, 0.1, remaining=2))  # capped
+    assert np.all(
+        escape.leave_saddle(1.0, 3, 1e-3, 0.1, remaining=1) == escape.leave_saddle(1.0, 3, 1e-3, 0.1, remaining=2)
+    )  # capped
 
 
 def test_escape_time_in_closed_form():
@@ -117,7 +125,9 @@ def test_an_integral_that_is_not_known_is_an_error(monkeypatch):
 
 
 def test_limits_of_the_arguments():
-    assert escape.escape_time(1.0, 10**6, 1 - 1e-9) > 0 and escape.leave_saddle(1.0, 2, 0.1, 0.1, remaining=1).shape == (2, 1, 1)
+    assert escape.escape_time(1.0, 10**6, 1 - 1e-9) > 0 and escape.leave_saddle(
+        1.0, 2, 0.1, 0.1, remaining=1
+    ).shape == (2, 1, 1)
     for call, words in (
         (lambda: escape.escape_time(1.0, 10**6 + 1, 0.1), "^depth: got 1000001, needs an integer from 2 to 1000000$"),
         (lambda: escape.escape_time(1.0, 1, 0.1), "^depth: got 1, needs an integer from 2"),
@@ -125,7 +135,10 @@ def test_limits_of_the_arguments():
         (lambda: escape.time_to_reach(0.5, 1.0, 200, 0.01), "^scale, depth: got"),
         (lambda: escape.escape_time(16.0, 4, 2.0), "^scale: got 2.0 with target 16.0, needs less than"),
         (lambda: escape.escape_time(16.0, 4, [0.1, 2.0]), "^scale: got"),
-        (lambda: escape.escape_time([1.0, 2.0], 4, [0.1, 0.2, 0.3]), "^scale: got shape .3,., needs one that broadcasts"),
+        (
+            lambda: escape.escape_time([1.0, 2.0], 4, [0.1, 0.2, 0.3]),
+            "^scale: got shape .3,., needs one that broadcasts",
+        ),
         (lambda: escape.time_to_reach(1.0, 1.0, 3, 0.1), "^fraction: got 1.0"),
         (lambda: escape.time_to_reach(1.5, 1.0, 3, 0.1), "^fraction: got 1.5"),
         (lambda: escape.time_to_reach(0.0, 1.0, 3, 0.1), "^fraction: got 0.0"),

@@ -150,13 +150,23 @@ def test_the_table_in_numbers_worked_out_by_hand():
     points = np.array([[np.pi / 2, 0.0], [-np.pi / 2, 0.0], [0.0, 1.0], [1.5 * np.pi, 0.0], [np.pi / 2, np.pi]])
     far = np.sqrt(np.pi**2 / 4 + np.pi**2) / np.pi
     assert_allclose(landscape.holder(points), [-(e**0.5), -(e**0.5), 0, -(e**-0.5), -np.exp(1 - far)], rtol=1e-14)
-    assert_allclose(landscape.holder(points, usual=True), [-(e**0.5), -(e**0.5), 0, -(e**0.5), -np.exp(far - 1)], rtol=1e-14)
+    assert_allclose(
+        landscape.holder(points, usual=True), [-(e**0.5), -(e**0.5), 0, -(e**0.5), -np.exp(far - 1)], rtol=1e-14
+    )
     assert_allclose(landscape.holder_gradient([np.pi / 2, 0.0]), [e**0.5 / np.pi, 0], atol=1e-15)  # -(1)' e^(1 - r/pi)
     assert_allclose(landscape.holder_gradient([1.5 * np.pi, 0.0], usual=True), [-(e**0.5) / np.pi, 0], atol=1e-14)
     # on the circle r = pi the printed side is taken; on a ridge the side of sin >= 0
-    assert landscape.holder_gradient([0.0, np.pi], usual=True)[0] == landscape.holder_gradient([0.0, np.pi])[0] == pytest.approx(1.0)
-    assert np.isnan(landscape.holder_gradient([0.0, 0.0])).all() and np.isnan(landscape.holder_hessian([0.0, 0.0])).any()
-    assert landscape.holder(np.zeros((2, 3, 2))).shape == (2, 3) and landscape.holder_hessian(np.ones((2, 3, 2))).shape == (2, 3, 2, 2)
+    assert (
+        landscape.holder_gradient([0.0, np.pi], usual=True)[0]
+        == landscape.holder_gradient([0.0, np.pi])[0]
+        == pytest.approx(1.0)
+    )
+    assert (
+        np.isnan(landscape.holder_gradient([0.0, 0.0])).all() and np.isnan(landscape.holder_hessian([0.0, 0.0])).any()
+    )
+    assert landscape.holder(np.zeros((2, 3, 2))).shape == (2, 3) and landscape.holder_hessian(
+        np.ones((2, 3, 2))
+    ).shape == (2, 3, 2, 2)
     H = landscape.holder_hessian(np.random.default_rng(0).uniform(-9, 9, (50, 2)))
     assert np.array_equal(H, np.swapaxes(H, -1, -2))
 
@@ -175,30 +185,50 @@ def test_cells_by_hand():
 
 def test_a_cell_whose_minimum_is_not_found_is_named(monkeypatch):
     monkeypatch.setattr(landscape, "NEWTON_STEPS", 1)
-    with pytest.raises(ValueError, match=r"^cells: got \[\[2, 3\], \[1, 1\]\], needs cells with a smooth minimum inside"):
+    with pytest.raises(
+        ValueError, match=r"^cells: got \[\[2, 3\], \[1, 1\]\], needs cells with a smooth minimum inside"
+    ):
         landscape.cell_minimum([[2, 3], [1, 1]])
 
 
 def test_the_scalar_network_by_hand():
-    assert landscape.scalar_network([1.0, 1.0]) == pytest.approx(0.04) and landscape.scalar_network([0.0, 0.0]) == pytest.approx(1.64)
+    assert landscape.scalar_network([1.0, 1.0]) == pytest.approx(0.04) and landscape.scalar_network(
+        [0.0, 0.0]
+    ) == pytest.approx(1.64)
     assert_allclose(landscape.scalar_network_gradient([1.0, 2.0]), [8 * 0.2, 8 * 15 * 8])
     assert_allclose(landscape.scalar_network_hessian([1.0, 2.0]), np.diag([8 * (7 - 2.4), 8 * 4 * (7 * 16 - 3)]))
     assert landscape.scalar_network([[3.0, 1.0]], targets=(8.0, 2.0), depth=2).tolist() == [2.0]
     assert_allclose(landscape.scalar_network_gradient([3.0, 1.0], targets=(8.0, 2.0), depth=2), [12.0, -4.0])
-    assert_allclose(landscape.scalar_network_hessian([[3.0, 1.0]], targets=(8.0, 2.0), depth=2), [np.diag([4 * (27 - 8), 4 * (3 - 2)])])
+    assert_allclose(
+        landscape.scalar_network_hessian([[3.0, 1.0]], targets=(8.0, 2.0), depth=2),
+        [np.diag([4 * (27 - 8), 4 * (3 - 2)])],
+    )
 
 
 def test_the_square_belongs_to_the_plane():
     away = lambda p: -p  # a step of 1 doubles
     run = landscape.descend(away, [[25.0, 0.0], [0.0, -25.1], [25.0, 25.0]], [1.0, 1.0], limit=100.0)
-    assert run.diverged.tolist() == [False, True, False] and run.points[:, -1].tolist() == [[100.0, 0.0], [0.0, -50.2], [100.0, 100.0]]
-    assert landscape.descend(away, [500.0, 0.0], [1.0]).points[-1].tolist() == [1000.0, 0.0]  # up to 1000 unless told otherwise
+    assert run.diverged.tolist() == [False, True, False] and run.points[:, -1].tolist() == [
+        [100.0, 0.0],
+        [0.0, -50.2],
+        [100.0, 100.0],
+    ]
+    assert landscape.descend(away, [500.0, 0.0], [1.0]).points[-1].tolist() == [
+        1000.0,
+        0.0,
+    ]  # up to 1000 unless told otherwise
     gone = landscape.descend(away, [500.1, 0.0], [1.0, 1.0])
     assert gone.diverged and gone.points[:, 0].tolist() == [500.1] * 3
-    back = landscape.descend(lambda p: np.where(p > 4, 1000.0, -p), [3.0, 0.0], [1.0, 0.001, 1.0], limit=5.0)  # it stays where it was
+    back = landscape.descend(
+        lambda p: np.where(p > 4, 1000.0, -p), [3.0, 0.0], [1.0, 0.001, 1.0], limit=5.0
+    )  # it stays where it was
     assert back.diverged and back.points[:, 0].tolist() == [3.0] * 4 or back.points[1, 0] == 3.0
     whole = landscape.descend(lambda p: p, [4, 2], [0.5])  # whole numbers
-    assert whole.points.tolist() == [[4.0, 2.0], [2.0, 1.0]] and whole.rates.tolist() == [0.5] and whole.points.shape == (2, 2)
+    assert (
+        whole.points.tolist() == [[4.0, 2.0], [2.0, 1.0]]
+        and whole.rates.tolist() == [0.5]
+        and whole.points.shape == (2, 2)
+    )
 
 
 def test_share_of_batches_and_of_zero_curvature():
@@ -216,7 +246,11 @@ def test_chord_of_one_node_is_the_middle_and_of_few_exact_for_polynomials():
     assert landscape.chord_hessian(power(47), zero, two) == pytest.approx(2.0**47 / 48, rel=1e-12)
     assert abs(landscape.chord_hessian(power(120), zero, two)[0, 0] / (2.0**120 / 121) - 1) > 1e-9
     constant = np.array([[1.0, 2.0], [3.0, 4.0]])
-    assert_allclose(landscape.chord_hessian(lambda p: np.broadcast_to(constant, (*p.shape, 2)), [1.0, 1.0], [2.0, 5.0]), constant, rtol=1e-14)
+    assert_allclose(
+        landscape.chord_hessian(lambda p: np.broadcast_to(constant, (*p.shape, 2)), [1.0, 1.0], [2.0, 5.0]),
+        constant,
+        rtol=1e-14,
+    )
 
 
 @pytest.mark.parametrize(
@@ -227,10 +261,16 @@ def test_chord_of_one_node_is_the_middle_and_of_few_exact_for_polynomials():
         (lambda: landscape.cell_minimum([1, 2, 3]), r"^cells: got shape \(3,\) of int64"),
         (lambda: landscape.cell_minimum(3), r"^cells: got shape \(\)"),
         (lambda: landscape.cell_minimum([[1, 2], [1]]), "^cells: got shape"),
-        (lambda: landscape.scalar_network([1.0, 1.0], targets=(1.0, 2.0, 3.0)), r"^targets: got shape \(3,\), needs two numbers"),
+        (
+            lambda: landscape.scalar_network([1.0, 1.0], targets=(1.0, 2.0, 3.0)),
+            r"^targets: got shape \(3,\), needs two numbers",
+        ),
         (lambda: landscape.scalar_network([1.0, 1.0], depth=1), "^depth: got 1, needs an integer >= 2"),
         (lambda: landscape.descend(lambda p: p, [1.0], [0.1]), r"^start: got shape \(1,\)"),
-        (lambda: landscape.descend(lambda p: p, [1.0, 2.0], [[0.1]]), r"^rates: got shape \(1, 1\), needs one rate for each step"),
+        (
+            lambda: landscape.descend(lambda p: p, [1.0, 2.0], [[0.1]]),
+            r"^rates: got shape \(1, 1\), needs one rate for each step",
+        ),
         (lambda: landscape.downward_share(1.0, [[1.0]]), r"^hessians: got shape \(1, 1\)"),
         (lambda: landscape.downward_share([1.0, 2.0], np.ones((2, 3))), r"^hessians: got shape \(2, 3\)"),
         (lambda: landscape.chord_hessian(lambda p: p, [[1.0]], [[2.0]]), r"^two: got shape \(1, 1\)"),

@@ -82,7 +82,10 @@ def table(*arguments, **options):
 def test_cells_of_the_table():
     assert table("fig-x", {"a": [1.0, np.nan, 1e-12], "b": [1, 2, 3]}) == "a,b\n1,1\n,2\n1e-12,3\n"
     assert table("fig-x", {"a": [np.pi]}) == "a\n3.14159\n" and table("fig-x", {"a": [np.pi]}, digits=3) == "a\n3.14\n"
-    assert table("fig-x", {"a": np.float32([0.5])}, digits=17) == "a\n0.5\n" and table("fig-x", {"a": [np.pi]}, digits=1) == "a\n3\n"
+    assert (
+        table("fig-x", {"a": np.float32([0.5])}, digits=17) == "a\n0.5\n"
+        and table("fig-x", {"a": [np.pi]}, digits=1) == "a\n3\n"
+    )
     assert table("fig-x", {"a,b": [True, False], "c": np.array([1], np.uint8)}) == '"a,b",c\nTrue,1\nFalse,\n'
     link = plot.download("fig-x", {"a": [1, 2], "b": [1, 2, 3, 4]})
     assert repr(link) == "fig-x.csv (4 rows)" and "(fig-x.csv, 4 rows)</a>" in link._repr_html_()
@@ -99,7 +102,10 @@ def test_cells_of_the_table():
         (lambda: plot.download("fig-a", {"a": 1.0}), r"^columns\['a'\]: got shape \(\), needs one dimension"),
         (lambda: plot.download("fig-a", {"a": [1j]}), r"^columns\['a'\]: got \[1j\], needs numbers or words"),
         (lambda: plot.download("fig-a", {"a": [[1], [1, 2]]}), r"^columns\['a'\]: got .* needs numbers or words"),
-        (lambda: plot.download("fig-a", {"a": np.ma.masked_array([1.0])}), r"^columns\['a'\]: got .* needs numbers or words"),
+        (
+            lambda: plot.download("fig-a", {"a": np.ma.masked_array([1.0])}),
+            r"^columns\['a'\]: got .* needs numbers or words",
+        ),
         (lambda: plot.download("fig-a", {"a": []}), r"^columns\['a'\]: got no numbers"),
         (lambda: plot.download("fig-a", {"a": [1.0, np.inf]}), r"^columns\['a'\]: got infinite numbers"),
         (lambda: plot.download("fig-a", {"a": [1]}, digits=0), "^digits: got 0, needs an integer from 1 to 17"),
@@ -120,21 +126,32 @@ def test_refusals_name_the_argument(call, words):
         call()
 
 
-@pytest.mark.parametrize(("where", "horizontal", "vertical"), [(0.5, "left", "bottom"), (0.51, "right", "top"), (0.0, "left", "bottom")])
+@pytest.mark.parametrize(
+    ("where", "horizontal", "vertical"), [(0.5, "left", "bottom"), (0.51, "right", "top"), (0.0, "left", "bottom")]
+)
 def test_names_stand_inside_the_picture(axis, where, horizontal, vertical):
     plot.threshold(axis, 2.0, "a", where=where, colour="red")
     plot.threshold(axis, 3.0, "b", where=where, along="y")
     a, b = axis.texts
     assert (a.get_ha(), a.get_va()) == (horizontal, "bottom") and (b.get_ha(), b.get_va()) == ("left", vertical)
-    assert a.xy == (where, 2.0) and b.xy == (3.0, where) and (a.xyann, b.xyann) == ((0, 3), (3, 0))  # three points off the line
+    assert (
+        a.xy == (where, 2.0) and b.xy == (3.0, where) and (a.xyann, b.xyann) == ((0, 3), (3, 0))
+    )  # three points off the line
     assert a.xycoords == axis.get_yaxis_transform() and b.xycoords == axis.get_xaxis_transform()
     assert a.get_color() == axis.lines[0].get_color() == "red" and b.get_color() == axis.lines[1].get_color() == "black"
-    assert all(line.get_linestyle() == "--" and line.get_zorder() < 2 for line in axis.lines)  # dashed, behind the curves
+    assert all(
+        line.get_linestyle() == "--" and line.get_zorder() < 2 for line in axis.lines
+    )  # dashed, behind the curves
     assert a.get_size() == b.get_size() == 9
 
 
 def test_ruler_writes_values_and_stretches(axis):
-    plot.ruler(axis, {"start": 1.0, "end": 3.0, r"$q_{4}$": 2.4893}, (1.0, 3.0), spans=[(1.0, 2.0, "low", "blue"), (2.0, 3.0, "high", "grey")])
+    plot.ruler(
+        axis,
+        {"start": 1.0, "end": 3.0, r"$q_{4}$": 2.4893},
+        (1.0, 3.0),
+        spans=[(1.0, 2.0, "low", "blue"), (2.0, 3.0, "high", "grey")],
+    )
     assert sorted(t.get_text() for t in axis.texts) == ["$q_{4}$ 2.489", "end 3", "high", "low", "start 1"]
     spots = {t.get_text(): t.get_position() for t in axis.texts}
     assert spots["low"][0] == 1.5 and spots["high"][0] == 2.5 and -0.5 < spots["low"][1] < -0.05
@@ -145,7 +162,9 @@ def test_ruler_writes_values_and_stretches(axis):
     assert list(base.get_xdata()) == [1.0, 3.0] and list(base.get_ydata()) == [0, 0]
     assert max(y[1] for y in ticks.values()) < axis.get_ylim()[1] and not axis.spines["left"].get_visible()
     boxes = axis.collections
-    assert [tuple(box.get_facecolor()[0][:3]) for box in boxes] == [matplotlib.colors.to_rgb(plot.COLOURS[c]) for c in ("blue", "grey")]
+    assert [tuple(box.get_facecolor()[0][:3]) for box in boxes] == [
+        matplotlib.colors.to_rgb(plot.COLOURS[c]) for c in ("blue", "grey")
+    ]
     for box, (start, stop) in zip(boxes, ((1.0, 2.0), (2.0, 3.0))):
         corners = box.get_paths()[0].vertices
         assert corners[:, 0].min() == start and corners[:, 0].max() == stop

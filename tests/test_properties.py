@@ -31,7 +31,9 @@ def matrices(rng, shape, kind):
     if kind == "zero":
         return 0 * X
     U, s, Vt = np.linalg.svd(X)
-    s = {"one": s * (np.arange(shape[-1]) == 0), "repeated": 0 * s + 1, "singular": s * (np.arange(shape[-1]) > 0)}[kind]
+    s = {"one": s * (np.arange(shape[-1]) == 0), "repeated": 0 * s + 1, "singular": s * (np.arange(shape[-1]) > 0)}[
+        kind
+    ]
     return (U * s[..., None, :]) @ Vt
 
 
@@ -127,7 +129,11 @@ def test_gradient_and_curvature_are_those_of_autodiff(case):
 
     w, v = torch.tensor(W.copy(), requires_grad=True), torch.tensor(V)
     (g,) = torch.autograd.grad(loss(w), w, create_graph=True)
-    hv = torch.autograd.grad((g * v).sum(), w, allow_unused=True)[0] if g.requires_grad and w.numel() else torch.zeros_like(w)
+    hv = (
+        torch.autograd.grad((g * v).sum(), w, allow_unused=True)[0]
+        if g.requires_grad and w.numel()
+        else torch.zeros_like(w)
+    )
     roundings = 50 * float(np.finfo(W.dtype).eps)
     assert_allclose(network.gradient(W, M), g.detach().numpy(), rtol=0, atol=roundings * size_of(W, M, 2))
     found = network.hessian_vector_product(W, M, V)
@@ -142,8 +148,12 @@ def test_curvature_is_a_difference_of_gradients_of_forty_digits(case):
     with mp.workdps(50):
         exact = lambda X: np.vectorize(mp.mpf, otypes=[object])(X)
         h = mp.mpf(10) ** -20
-        difference = (network.gradient(exact(W) + h * exact(V), exact(M)) - network.gradient(exact(W) - h * exact(V), exact(M))) / (2 * h)
-        loops = (np.array(by_loops(exact(W) + h * exact(V), M)[2]) - np.array(by_loops(exact(W) - h * exact(V), M)[2])) / (2 * h)
+        difference = (
+            network.gradient(exact(W) + h * exact(V), exact(M)) - network.gradient(exact(W) - h * exact(V), exact(M))
+        ) / (2 * h)
+        loops = (
+            np.array(by_loops(exact(W) + h * exact(V), M)[2]) - np.array(by_loops(exact(W) - h * exact(V), M)[2])
+        ) / (2 * h)
         assert np.max(np.abs(difference - loops)) < mp.mpf(10) ** -18  # both wrong by h^2 = 1e-40 and 1e-50 / h
     assert_allclose(network.hessian_vector_product(W, M, V), loops.astype(float), rtol=0, atol=1e-13 * size_of(W, M, 2))
 
@@ -188,7 +198,12 @@ def test_deep_networks_of_width_one_are_products_of_numbers(seed, depth, size):
     P = np.prod(w.astype(np.longdouble))
     rest = np.array([np.prod(np.delete(w, k).astype(np.longdouble)) for k in range(depth)])
     W, M = w[:, None, None], np.array([[0.7]])
-    assert_allclose(network.gradient(W, M)[:, 0, 0], ((P - 0.7) * rest).astype(float), rtol=0, atol=1e-15 * depth * float(np.abs((abs(P) + 0.7) * rest).max()))
+    assert_allclose(
+        network.gradient(W, M)[:, 0, 0],
+        ((P - 0.7) * rest).astype(float),
+        rtol=0,
+        atol=1e-15 * depth * float(np.abs((abs(P) + 0.7) * rest).max()),
+    )
 
 
 # -- descent ----------------------------------------------------------------------------------------------------------
@@ -253,7 +268,9 @@ def test_flow_of_one_layer_is_an_exponential(seed, d, times):
     rng, times = np.random.default_rng(seed), np.sort(times)
     W, M = rng.standard_normal((2, 1, d, d))
     found = descent.flow(W, M[0], times)
-    assert_allclose(found, M + (W - M) * np.exp(-times)[:, None, None, None], rtol=0, atol=1e-7)  # the integrator's 1e-10 a step
+    assert_allclose(
+        found, M + (W - M) * np.exp(-times)[:, None, None, None], rtol=0, atol=1e-7
+    )  # the integrator's 1e-10 a step
 
 
 # -- hessian ----------------------------------------------------------------------------------------------------------
@@ -279,7 +296,15 @@ def test_dense_hessian_is_that_of_autodiff(case):
     assert_allclose(hessian.sharpness(W, M, k=k, smallest=True), values[:k], rtol=0, atol=1e-6 * size)
 
 
-@given(SEEDS, st.integers(2, 5), st.integers(1, 3), st.integers(0, 2), st.booleans(), st.sampled_from(["balanced", "unbalanced"]), st.floats(-3, 0))
+@given(
+    SEEDS,
+    st.integers(2, 5),
+    st.integers(1, 3),
+    st.integers(0, 2),
+    st.booleans(),
+    st.sampled_from(["balanced", "unbalanced"]),
+    st.floats(-3, 0),
+)
 def test_spectra_in_closed_form_are_those_of_the_dense_hessian(seed, depth, rank, more, equal, start, exponent):
     rng, width, scale = np.random.default_rng(seed), rank + more, 10.0**exponent
     m = np.sort(rng.uniform(0.1, 5, rank))[::-1]
@@ -297,7 +322,9 @@ def test_spectra_in_closed_form_are_those_of_the_dense_hessian(seed, depth, rank
     assert_allclose(np.sort(hessian.spectrum_aligned(layers, m).ravel()), dense, rtol=0, atol=1e-12 * dense[-1])
     layers = layers * rng.uniform(0.5, 1.5, layers.shape)  # no minimum any more
     dense = np.linalg.eigvalsh(hessian.dense(np.stack([np.diag(row) for row in layers]), M))
-    assert_allclose(np.sort(hessian.spectrum_aligned(layers, m).ravel()), dense, rtol=0, atol=1e-12 * np.abs(dense).max())
+    assert_allclose(
+        np.sort(hessian.spectrum_aligned(layers, m).ravel()), dense, rtol=0, atol=1e-12 * np.abs(dense).max()
+    )
 
 
 # -- alignment --------------------------------------------------------------------------------------------------------
@@ -309,15 +336,23 @@ def test_imbalance_and_commutator_are_those_of_loops(case, exponent):
     c = W.dtype.type(10.0) ** exponent
     C = alignment.imbalance(W)
     # norms as an independent loop; the commutator is of fourth degree
-    roundings = 50 * max(float(np.finfo(W.dtype).eps), 2.3e-16 if W.dtype != np.float32 else 0) * size_of(W, np.ones(1), 4)
+    roundings = (
+        50 * max(float(np.finfo(W.dtype).eps), 2.3e-16 if W.dtype != np.float32 else 0) * size_of(W, np.ones(1), 4)
+    )
     for index in np.ndindex((*W.shape[:-3], W.shape[-3] - 1)):
         one, two = W[index].astype(float), W[(*index[:-1], index[-1] + 1)].astype(float)
-        A = np.array([[sum(one[i, k] * one[j, k] for k in range(len(one))) for j in range(len(one))] for i in range(len(one))])
-        B = np.array([[sum(two[k, i] * two[k, j] for k in range(len(one))) for j in range(len(one))] for i in range(len(one))])
+        A = np.array(
+            [[sum(one[i, k] * one[j, k] for k in range(len(one))) for j in range(len(one))] for i in range(len(one))]
+        )
+        B = np.array(
+            [[sum(two[k, i] * two[k, j] for k in range(len(one))) for j in range(len(one))] for i in range(len(one))]
+        )
         assert_allclose(C[index].astype(float), B - A, rtol=0, atol=roundings)
         expected = np.sqrt(((A @ B - B @ A) ** 2).sum())
         assert_allclose(alignment.commutator(W)[index], expected, rtol=0, atol=roundings)
-        assert_allclose(alignment.commutator(W * c)[index] / (c.astype(float) ** 4), expected, rtol=0, atol=100 * roundings)
+        assert_allclose(
+            alignment.commutator(W * c)[index] / (c.astype(float) ** 4), expected, rtol=0, atol=100 * roundings
+        )
 
 
 @given(SEEDS, st.integers(2, 4), st.integers(1, 4), st.integers(-200, 200), LAYOUTS, st.booleans())
@@ -331,10 +366,16 @@ def test_aligned_layers_are_seen_as_aligned_at_every_scale(seed, depth, d, expon
         assert alignment.subspace_distance(W, rank).max() < 1e-12
     inner = alignment.coordinates(W, Q[-1], Q[0], Q[1:-1])
     assert alignment.off_diagonal(inner).max() < 1e-13 * d * 10.0**exponent
-    assert_allclose(np.abs(np.diagonal(inner, axis1=-2, axis2=-1)), np.broadcast_to(10.0**exponent * s, inner.shape[:-1]), rtol=1e-12)
+    assert_allclose(
+        np.abs(np.diagonal(inner, axis1=-2, axis2=-1)),
+        np.broadcast_to(10.0**exponent * s, inner.shape[:-1]),
+        rtol=1e-12,
+    )
     turned = alignment.rotate(W, Q[1:-1])
     if abs(exponent * depth) < 280:
-        assert_allclose(network.product(turned), network.product(W), rtol=0, atol=1e-13 * np.prod(10.0**exponent * s.max(1)) * d**2)
+        assert_allclose(
+            network.product(turned), network.product(W), rtol=0, atol=1e-13 * np.prod(10.0**exponent * s.max(1)) * d**2
+        )
 
 
 # -- balance ----------------------------------------------------------------------------------------------------------
@@ -374,8 +415,15 @@ def test_gap_factors_are_what_a_step_of_descent_does(case, rate):
     for index in np.ndindex((*W.shape[:-3], d)):
         v = values[(*index[:-1], slice(None), index[-1])]
         for layer in range(depth):
-            after[(*index[:-1], layer, index[-1])] -= rate * (np.prod(v) - target[index[-1]]) * np.prod(np.delete(v, layer))
-    assert_allclose(balance.gaps(after), balance.gap_factors(values, target, rate) * balance.gaps(values), rtol=0, atol=1e-13 * 1.2 ** (4 * depth))
+            after[(*index[:-1], layer, index[-1])] -= (
+                rate * (np.prod(v) - target[index[-1]]) * np.prod(np.delete(v, layer))
+            )
+    assert_allclose(
+        balance.gaps(after),
+        balance.gap_factors(values, target, rate) * balance.gaps(values),
+        rtol=0,
+        atol=1e-13 * 1.2 ** (4 * depth),
+    )
 
 
 # -- scalar -----------------------------------------------------------------------------------------------------------
@@ -390,13 +438,19 @@ def test_the_two_cycle_is_one_at_every_scale(q, depth, exponent):
     with mp.workdps(50):
         u, exact_q = mp.mpf(float(cycle.low / unit)), mp.mpf(cycle.q)
         f = lambda x: x + exact_q / depth * (1 - x**depth) * x ** (depth - 1)
-        slope = lambda x: 1 + exact_q / depth * ((depth - 1) * x ** (depth - 2) - (2 * depth - 1) * x ** (2 * depth - 2))
+        slope = lambda x: (
+            1 + exact_q / depth * ((depth - 1) * x ** (depth - 2) - (2 * depth - 1) * x ** (2 * depth - 2))
+        )
         high = f(u)
         # q is known to a few roundings, which moves the low end by about 1e-15 / (q - 2)^(1/2); slopes are of order depth
         slack = 1e-13 * depth / np.sqrt(q - 2)
         assert abs(f(high) - u) < slack and abs(high - mp.mpf(float(cycle.high / unit))) < slack
         assert abs(slope(u) * slope(high) - mp.mpf(float(cycle.multiplier))) < 1e3 * slack
-    assert_allclose([scalar.step(cycle.low, m, depth, rate), scalar.step(cycle.high, m, depth, rate)], [cycle.high, cycle.low], rtol=100 * slack)
+    assert_allclose(
+        [scalar.step(cycle.low, m, depth, rate), scalar.step(cycle.high, m, depth, rate)],
+        [cycle.high, cycle.low],
+        rtol=100 * slack,
+    )
 
 
 @given(SEEDS, st.integers(2, 200), st.floats(-100, 100), BATCHES)
@@ -413,7 +467,9 @@ def test_step_and_slope_are_those_of_fifty_digits(seed, depth, exponent, shape):
             terms = 1, eta * (depth - 1) * mm * x ** (depth - 2), eta * (2 * depth - 1) * x ** (2 * depth - 2)
             scale = abs(x) + eta * (mm + x**depth) * x ** (depth - 1)
             assert abs(mp.mpf(float(np.asarray(found)[index])) - (x + pull)) < 4e-16 * depth * scale
-            assert abs(mp.mpf(float(np.asarray(slope)[index])) - (terms[0] + terms[1] - terms[2])) < 4e-16 * depth * sum(terms)
+            assert abs(
+                mp.mpf(float(np.asarray(slope)[index])) - (terms[0] + terms[1] - terms[2])
+            ) < 4e-16 * depth * sum(terms)
 
 
 # -- transverse -------------------------------------------------------------------------------------------------------
@@ -430,7 +486,9 @@ def test_pair_block_is_that_of_the_dense_hessian(seed, depth, kind, last):
     m = np.array([rng.uniform(1, 3), last * rng.uniform(0, 1)])
     H = hessian.dense(np.stack([np.diag(pair) for pair in zip(a, b)]), np.diag(m))
     rows = np.concatenate([4 * np.arange(depth) + 1, 4 * np.arange(depth) + 2])
-    assert_allclose(transverse.pair_hessian(a, b, m), H[np.ix_(rows, rows)], rtol=0, atol=1e-13 * max(1, np.abs(H).max()))
+    assert_allclose(
+        transverse.pair_hessian(a, b, m), H[np.ix_(rows, rows)], rtol=0, atol=1e-13 * max(1, np.abs(H).max())
+    )
 
 
 @given(st.floats(0.3, 0.999), st.integers(2, 8), st.floats(2.01, 2.4), st.sampled_from([1.0, 1e-100, 1e100]))
@@ -441,7 +499,11 @@ def test_multipliers_are_roots_of_the_two_step_map_and_do_not_depend_on_the_scal
     for sign in (1, -1):
         whole = transverse.floquet_matrix((1.0, ratio), depth, rate, sign)
         one = np.linalg.eigvals(whole)
-        assert_allclose(np.prod(transverse.multipliers((1.0, ratio), depth, rate, sector=sign)), np.linalg.det(whole), atol=1e-9 * max(1, abs(np.linalg.det(whole))))
+        assert_allclose(
+            np.prod(transverse.multipliers((1.0, ratio), depth, rate, sector=sign)),
+            np.linalg.det(whole),
+            atol=1e-9 * max(1, abs(np.linalg.det(whole))),
+        )
         assert np.sum(np.abs(one - 1) < 1e-6) >= (depth - (sign == -1)) // 2  # rotations of the hidden bases
     scaled = transverse.multipliers((size, ratio * size), depth, rate * size ** (2 / depth - 2))
     # defective ones move like roots of rounding; traces do not
@@ -460,16 +522,23 @@ def test_diagonal_networks_are_diagonal_matrices(seed, depth, d, batch, dtype, l
     W, M = s[..., None] * np.eye(d, dtype=dtype), np.diag(target)
     slack = 50 * float(np.finfo(dtype).eps) * 1.3 ** (2 * depth) * depth * (steps + 1)
     inner = lambda X: np.diagonal(X, axis1=-2, axis2=-1)
-    assert_allclose(diagonal.gradient(s, target).astype(float), inner(network.gradient(W, M)).astype(float), rtol=0, atol=slack)
+    assert_allclose(
+        diagonal.gradient(s, target).astype(float), inner(network.gradient(W, M)).astype(float), rtol=0, atol=slack
+    )
     if s.size:
         full, mine = descent.descend(W, M, 0.05, steps), diagonal.descend(s, target, 0.05, steps)
         assert_allclose(mine.weights.astype(float), inner(full.weights).astype(float), rtol=0, atol=slack)
         assert_allclose(mine.loss.astype(float), full.loss.astype(float), rtol=0, atol=slack)
     if dtype == np.float64 and not batch:
+
         def loss(x):
             return ((x.reshape(depth, d).prod(0) - torch.tensor(target.copy())) ** 2).sum() / 2
 
-        H = torch.autograd.functional.hessian(loss, torch.tensor(s.copy()).reshape(-1)).numpy().reshape(depth, d, depth, d)
+        H = (
+            torch.autograd.functional.hessian(loss, torch.tensor(s.copy()).reshape(-1))
+            .numpy()
+            .reshape(depth, d, depth, d)
+        )
         blocks = diagonal.hessian_blocks(s, target)
         for i in range(d):
             assert_allclose(blocks[i], H[:, i, :, i], rtol=0, atol=slack)
@@ -479,7 +548,9 @@ def test_diagonal_networks_are_diagonal_matrices(seed, depth, d, batch, dtype, l
 @given(st.floats(0.01, 0.99), st.floats(-3, 3), st.integers(2, 12), st.floats(-4, -0.01))
 def test_time_to_reach_is_that_of_the_integrated_flow(fraction, target, depth, relative):
     m = 10.0**target
-    alpha = m ** (1 / depth) * 10.0 ** max(relative, -8 / depth)  # else a step of the integrator is lost in the time before
+    alpha = m ** (1 / depth) * 10.0 ** max(
+        relative, -8 / depth
+    )  # else a step of the integrator is lost in the time before
     found = escape.time_to_reach(fraction, m, depth, alpha)
 
     def speed(t, state):  # logarithm of a, and b
@@ -489,7 +560,15 @@ def test_time_to_reach_is_that_of_the_integrated_flow(fraction, target, depth, r
 
     reached = lambda t, state: np.exp((depth - 1) * state[0]) * state[1] - fraction * m
     reached.terminal = True
-    run = scipy.integrate.solve_ivp(speed, (0, 10 * found), [np.log(alpha), 0.0], method="DOP853", rtol=1e-11, atol=1e-13 * m ** (1 / depth), events=reached)
+    run = scipy.integrate.solve_ivp(
+        speed,
+        (0, 10 * found),
+        [np.log(alpha), 0.0],
+        method="DOP853",
+        rtol=1e-11,
+        atol=1e-13 * m ** (1 / depth),
+        events=reached,
+    )
     assert run.t_events[0].size and run.t_events[0][0] == pytest.approx(found, rel=1e-6)
 
 

@@ -171,7 +171,12 @@ def test_code_is_known_by_what_it_does():
     code = 'READERS = ("load",)\ndef run(x):\n    "Doc."\n    return f"{x:.1f}", x + 1\ndef load():\n    return 1\n'
     digest = recorded.code_digest(code)
     same = [code.replace('"Doc."', "'''Other.'''"), code.replace("return 1", "return 2"), "\n# new\n" + code]
-    other = [code.replace("x + 1", "x + 2"), code.replace("x + 1", "x - 1"), code.replace(".1f", ".2f"), code + "y = 1\n"]
+    other = [
+        code.replace("x + 1", "x + 2"),
+        code.replace("x + 1", "x - 1"),
+        code.replace(".1f", ".2f"),
+        code + "y = 1\n",
+    ]
     assert all(recorded.code_digest(text) == digest for text in same)
     assert len({recorded.code_digest(text) for text in other} | {digest}) == 5
     # the same number in every version of Python
@@ -392,7 +397,9 @@ def test_an_edited_record_with_new_checksums_is_not_the_listed_one(made, name):
     if name == "no checksum":
         return rewrite_is_harmless(made)
     rewrite(made, EDITS[name][0], seal=True)
-    with pytest.raises(ValueError, match="run.npz: is whole, but is not the record listed in digests.json: expected sha256"):
+    with pytest.raises(
+        ValueError, match="run.npz: is whole, but is not the record listed in digests.json: expected sha256"
+    ):
         recorded.load(made)
 
 
@@ -543,7 +550,11 @@ def test_the_checksums_are_those_that_the_format_says(tmp_path):
 
 def test_what_counts_as_the_same_code():
     digest = recorded.code_digest
-    assert digest("class A:\n    'Doc.'\n    x = 1\n") == digest("class A:\n    x = 1\n") != digest("class A:\n    x = 2\n")
+    assert (
+        digest("class A:\n    'Doc.'\n    x = 1\n")
+        == digest("class A:\n    x = 1\n")
+        != digest("class A:\n    x = 2\n")
+    )
     assert digest("async def f():\n    'Doc.'\n    g()\n") == digest("async def f():\n    g()\n")
     assert digest("def f():\n    return\n") != digest("def g():\n    return\n")
     assert digest("'Module.'\nx = 1\n") == digest("x = 1\n") and digest("1\nx = 1\n") != digest("x = 1\n")
@@ -559,7 +570,11 @@ def test_what_counts_as_the_same_code():
 def test_the_folder_of_the_parts_is_named_by_what_determines_them(same_library, tmp_path):
     record = tmp_path / "run.npz"
     place = recorded.folder(record, {"a": (1, 2)})
-    assert place == recorded.folder(record, {"a": [1, 2]}) and place.parent == tmp_path / "run.parts" and len(place.name) == 16
+    assert (
+        place == recorded.folder(record, {"a": [1, 2]})
+        and place.parent == tmp_path / "run.parts"
+        and len(place.name) == 16
+    )
     assert len({place, recorded.folder(record), recorded.folder(record, {"a": [2, 1]})}) == 3
     assert recorded.folder(record) == recorded.folder(record, None)
 
@@ -613,7 +628,11 @@ def test_a_record_says_which_array_and_what_digests(made):
 def test_without_a_list_a_record_is_taken_at_its_word(made):
     made.with_name("digests.json").unlink()
     again = recorded.load(made)
-    assert set(again) == {"curve", "rotation", "name", "about"} and "arrays" not in again["about"] and "checksum" not in again["about"]
+    assert (
+        set(again) == {"curve", "rotation", "name", "about"}
+        and "arrays" not in again["about"]
+        and "checksum" not in again["about"]
+    )
     assert recorded.load(made, settings=json.loads(json.dumps(SETTINGS)))
     with pytest.raises(ValueError, match="other settings: rates is .0.1, 0.2., needs .0.1., seed is 3, needs 4$"):
         recorded.load(made, settings={"rates": [0.1], "seed": 4})
@@ -626,5 +645,9 @@ def test_the_time_the_bar_and_the_seconds(same_library, tmp_path, capsys):
     assert "one" in capsys.readouterr().err  # a bar unless told otherwise, with the part's name
     recorded.save(tmp_path / "run.npz", SETTINGS, 12.34, {"x": np.zeros(1)})
     about = recorded.load(tmp_path / "run.npz")["about"]
-    assert about["cpu_seconds"] == 12.3 and about["data"] == {} == about["remarks"] and set(about["versions"]) == {"python", "numpy"}
+    assert (
+        about["cpu_seconds"] == 12.3
+        and about["data"] == {} == about["remarks"]
+        and set(about["versions"]) == {"python", "numpy"}
+    )
     assert about["script"] is None and list(about["threads"])

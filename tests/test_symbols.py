@@ -3,7 +3,8 @@
 import pytest
 import sympy as sp
 
-from eoslib.symbols import L, alpha, eta, m, network_symbols, prove, q, s
+from eoslib import symbols
+from eoslib.symbols import L, alpha, m, network_symbols, prove, s
 
 n = sp.Symbol("n", integer=True, positive=True)
 A, B = sp.MatrixSymbol("A", n, n), sp.MatrixSymbol("B", n, n)
@@ -120,10 +121,14 @@ def test_symbols_are_what_their_names_say():
     assert [matrix.shape for matrix in two] == [(3, 3)] * 2 and two[1][2, 0] == sp.Symbol("v2_31", real=True)
     assert network_symbols(1, 1)[0][0].is_real and network_symbols(100, 1)[99][0].name == "w100_11"
     assert network_symbols(1, 100)[0].shape == (100, 100)
-    for bad, word in (((0, 1), "depth: got 0"), ((1, 0), "width: got 0"), ((101, 1), "depth: got 101"), ((1, 101), "width: got 101")):
+    for bad, word in (
+        ((0, 1), "depth: got 0"),
+        ((1, 0), "width: got 0"),
+        ((101, 1), "depth: got 101"),
+        ((1, 101), "width: got 101"),
+    ):
         with pytest.raises(ValueError, match=f"^{word}, needs an integer from 1 to 100$"):
             network_symbols(*bad)
-    names = {"L": L, "m": m, "s": s, "alpha": alpha, "eta": eta, "q": q}
-    assert all(symbol.name == name and symbol.is_positive for name, symbol in names.items()) and L.is_integer
+    names = {name: getattr(symbols, name) for name in ("L", "m", "s", "alpha", "eta", "q")}
+    assert all(symbol.name == name and symbol.is_positive for name, symbol in names.items()) and names["L"].is_integer
     assert not any(symbol.is_integer for name, symbol in names.items() if name != "L")
-

@@ -229,7 +229,9 @@ def test_sector_by_hand():
     for sign in (1, -1, 1.0, np.int64(-1)):
         found = transverse.sector_hessian(2.0, 3.0, (7.0, 25.0), 3, sign)
         np.testing.assert_allclose(found, np.outer(v, v) + sign * T, rtol=1e-15)
-    assert np.array_equal(transverse.sector_hessian(-1.0, 1.0, (0.0, 0.0), 2, 1), [[1 - 0.0 + 1.0, -1.0], [-1.0, 1.0 + 1.0]])
+    assert np.array_equal(
+        transverse.sector_hessian(-1.0, 1.0, (0.0, 0.0), 2, 1), [[1 - 0.0 + 1.0, -1.0], [-1.0, 1.0 + 1.0]]
+    )
 
 
 @pytest.mark.parametrize("phase", transverse.PHASES)
@@ -238,7 +240,9 @@ def test_floquet_matrix_is_the_product_in_the_order_of_time(phase):
     one, two = scalar.two_cycle(1.0, depth, eta), scalar.two_cycle(0.97, depth, eta)
     b = {"rest": [0.97 ** (1 / 3)] * 2, "same": [two.low, two.high], "opposite": [two.high, two.low]}[phase]
     steps = [np.eye(3) - eta * transverse.sector_hessian(a, x, m, depth, -1) for a, x in zip((one.low, one.high), b)]
-    np.testing.assert_allclose(transverse.floquet_matrix(m, depth, eta, -1, phase=phase), steps[1] @ steps[0], atol=1e-13)
+    np.testing.assert_allclose(
+        transverse.floquet_matrix(m, depth, eta, -1, phase=phase), steps[1] @ steps[0], atol=1e-13
+    )
     assert np.abs(steps[1] @ steps[0] - steps[0] @ steps[1]).max() > 1e-3
 
 
@@ -249,9 +253,13 @@ def test_defaults_are_the_first_pair_at_rest_in_both_sectors():
     assert len(default) == 6 and np.sum(np.abs(default - 1) < 1e-9) == 2
     both = np.concatenate([transverse.multipliers(values, 3, eta, sector=s) for s in (1, -1)])
     np.testing.assert_allclose(np.sort(np.abs(both)), np.sort(np.abs(default)), atol=1e-12)
-    assert np.array_equal(transverse.multipliers((1.0, 0.8), 3, eta), transverse.multipliers(values, 3, eta, pair=(0, 2)))
+    assert np.array_equal(
+        transverse.multipliers((1.0, 0.8), 3, eta), transverse.multipliers(values, 3, eta, pair=(0, 2))
+    )
     assert not np.allclose(default, transverse.multipliers(values, 3, eta, pair=(0, 2)))
-    assert transverse.growth_rate(values, 3, eta) == transverse.growth_rate((1.0, 0.9), 3, eta, pair=(0, 1), phase="rest")
+    assert transverse.growth_rate(values, 3, eta) == transverse.growth_rate(
+        (1.0, 0.9), 3, eta, pair=(0, 1), phase="rest"
+    )
     assert transverse.growth_rate(values, 3, eta, pair=(0, 2)) == transverse.growth_rate((1.0, 0.8), 3, eta)
     for lower in ((1.0, 0.9), (1.0, 0.8)):
         pair = (0, 1) if lower[1] == 0.9 else (0, 2)
@@ -269,7 +277,9 @@ def test_multipliers_come_largest_modulus_first():
     size = np.abs(found)
     assert np.all(np.diff(size) < 1e-11) and size[0] - size[-1] > 0.1 and found.dtype == complex
     pairs = [i for i in range(7) if found[i].imag > 1e-6]
-    assert pairs and all(abs(found[i + 1] - found[i].conjugate()) < 1e-9 for i in pairs)  # of a pair, the upper one first
+    assert pairs and all(
+        abs(found[i + 1] - found[i].conjugate()) < 1e-9 for i in pairs
+    )  # of a pair, the upper one first
 
 
 def test_pair_eigenvalue_by_hand():
@@ -337,16 +347,34 @@ def test_lyapunov_of_one_layer_is_the_logarithm_of_the_factor():
         (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, deflate=1), "^deflate: got 1"),
         (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=0), "^pair: got 0"),
         (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=(0, 1, 2)), "^pair: got"),
-        (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=(0, 2)), r"^pair: got \(0, 2\), needs 0 <= i < j < 2"),
+        (
+            lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=(0, 2)),
+            r"^pair: got \(0, 2\), needs 0 <= i < j < 2",
+        ),
         (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=(0, 0)), r"^pair: got \(0, 0\)"),
-        (lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=(-1, 0)), "^pair: got -1, needs an integer >= 0"),
+        (
+            lambda: transverse.floquet_matrix((1.0, 0.9), 2, 1.1, 1, pair=(-1, 0)),
+            "^pair: got -1, needs an integer >= 0",
+        ),
         (lambda: transverse.floquet_matrix([[1.0, 0.9]], 2, 1.1, 1), "^singular_values: got"),
         (lambda: transverse.floquet_matrix((1.0, 0.0), 2, 1.1, 1), "^singular_values: got"),
         (lambda: transverse.threshold((1.0, 0.01), 3), "^singular_values: got .*stays stable up to eta = 1.43345$"),
-        (lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.1], 0, rng=np.random.default_rng(0)), "^steps: got 0"),
-        (lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.0], 1, rng=np.random.default_rng(0)), "^learning_rate"),
-        (lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.1] * 2, 1, rng=np.random.default_rng(0)), "^W, learn"),
-        (lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.1], 1, rng=7), "rng: got 7, .* for the tangent vectors"),
+        (
+            lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.1], 0, rng=np.random.default_rng(0)),
+            "^steps: got 0",
+        ),
+        (
+            lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.0], 1, rng=np.random.default_rng(0)),
+            "^learning_rate",
+        ),
+        (
+            lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.1] * 2, 1, rng=np.random.default_rng(0)),
+            "^W, learn",
+        ),
+        (
+            lambda: transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [0.1], 1, rng=7),
+            "rng: got 7, .* for the tangent vectors",
+        ),
     ],
 )
 def test_refusals_name_the_argument(call, words):
@@ -358,16 +386,23 @@ def test_pair_accepts_lists_and_arrays_and_equal_values():
     for pair in ([0, 1], np.array([0, 1])):
         assert transverse.pair_eigenvalue((2.0, 2.0), 2, pair=pair) == 4.0
     for depth in (2, 3):
-        assert transverse.threshold((2.0, 2.0, 2.0), depth, pair=(1, 2)) == pytest.approx(2 / (depth * 2 ** (2 - 2 / depth)))
+        assert transverse.threshold((2.0, 2.0, 2.0), depth, pair=(1, 2)) == pytest.approx(
+            2 / (depth * 2 ** (2 - 2 / depth))
+        )
 
 
 def test_threshold_of_far_apart_values_up_to_the_end_of_the_branch():
     """At ratio 0.1 the pair block loses stability shortly before the two-cycle's own end, and before 2 / lambda."""
     for depth in (3, 4, 6):
         eta = transverse.threshold((1.0, 0.1), depth)
-        assert 2 < eta * depth < scalar.window(depth).divergence and eta < 2 / transverse.pair_eigenvalue((1.0, 0.1), depth)
+        assert 2 < eta * depth < scalar.window(depth).divergence and eta < 2 / transverse.pair_eigenvalue(
+            (1.0, 0.1), depth
+        )
         below, above = (
-            max(np.abs(np.linalg.eigvals(transverse.floquet_matrix((1.0, 0.1), depth, f * eta, s, deflate=True))).max() for s in (1, -1))
+            max(
+                np.abs(np.linalg.eigvals(transverse.floquet_matrix((1.0, 0.1), depth, f * eta, s, deflate=True))).max()
+                for s in (1, -1)
+            )
             for f in (1 - 1e-6, 1 + 1e-6)
         )
         assert below < 1 < above

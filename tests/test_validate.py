@@ -29,7 +29,9 @@ def test_bounds_of_whole_numbers():
     refused(lambda: validate.integer("n", 2, least=3), "n: got 2, needs an integer >= 3")
     refused(lambda: validate.integer("n", 4, least=1, most=3), "n: got 4, needs an integer from 1 to 3")
     refused(lambda: validate.integer("n", 0, least=1, most=3), "n: got 0, needs an integer from 1 to 3")
-    refused(lambda: validate.integer("n", 2**53 + 1, least=1), f"n: got {2**53 + 1}, needs an integer from 1 to {2**53}")
+    refused(
+        lambda: validate.integer("n", 2**53 + 1, least=1), f"n: got {2**53 + 1}, needs an integer from 1 to {2**53}"
+    )
     refused(lambda: validate.integer("n", 0, least=0, most=-1), "n: got 0, needs an integer from 0 to -1")
     for bad, text in ((2.0, "2.0"), (True, "True"), (np.True_, "np.True_"), ("3", "'3'"), (None, "None"), ([3], "[3]")):
         refused(lambda: validate.integer("n", bad, least=1), f"n: got {text}, needs an integer >= 1")
@@ -54,7 +56,10 @@ def test_one_number():
     refused(lambda: validate.number("x", [1.0]), "x: got [1.0], needs one finite real number")
     refused(lambda: validate.number("x", "1"), "x: got '1', needs one finite real number")
     refused(lambda: validate.number("x", 1j), "x: got 1j, needs one finite real number")
-    refused(lambda: validate.number("x", np.inf, sign="> 0"), "x: got a value that is not finite, needs one finite real number > 0")
+    refused(
+        lambda: validate.number("x", np.inf, sign="> 0"),
+        "x: got a value that is not finite, needs one finite real number > 0",
+    )
 
 
 def test_arrays_of_one_sign():
@@ -62,7 +67,9 @@ def test_arrays_of_one_sign():
     assert validate.positive("x", np.ones(2, np.float32)).dtype == np.float32
     refused(lambda: validate.positive("x", [1.0, 0.0]), "x: got [1.0, 0.0], needs finite numbers > 0")
     refused(lambda: validate.positive("x", [1.0, -1.0], zero=True), "x: got [1.0, -1.0], needs finite numbers >= 0")
-    refused(lambda: validate.positive("x", [1.0, np.nan]), "x: got entries that are not finite, needs finite numbers > 0")
+    refused(
+        lambda: validate.positive("x", [1.0, np.nan]), "x: got entries that are not finite, needs finite numbers > 0"
+    )
 
 
 def test_real_arrays_keep_their_floats():
@@ -105,7 +112,10 @@ def test_short_texts():
         def __repr__(self):
             raise RuntimeError("no")
 
-    assert validate.short(np.ones(5)) == "float64 array of shape (5,)" and validate.short(np.ones(4)) == "array([1., 1., 1., 1.])"
+    assert (
+        validate.short(np.ones(5)) == "float64 array of shape (5,)"
+        and validate.short(np.ones(4)) == "array([1., 1., 1., 1.])"
+    )
     assert validate.short("a" * 58) == "'" + "a" * 58 + "'" and len(validate.short("a" * 58)) == 60
     assert validate.short("a" * 59) == "'" + "a" * 56 + "..." and len(validate.short("a" * 59)) == 60
     assert validate.short(np.eye(2)) == "array([[1., 0.], [0., 1.]])"  # one line
@@ -118,13 +128,21 @@ def test_weights():
     found = validate.weights(W[0], np.eye(2), V=W[1])
     assert len(found) == 3 and found[1].shape == (2, 2) and found[2] is not W
     assert len(validate.weights(W[0], V=W[1])) == 2 and len(validate.weights(W[0], np.eye(2))) == 2
-    assert validate.weights([[[1]]])[0].dtype == np.float64 and validate.weights(np.ones((1, 1, 1), np.float32))[0].dtype == np.float32
+    assert (
+        validate.weights([[[1]]])[0].dtype == np.float64
+        and validate.weights(np.ones((1, 1, 1), np.float32))[0].dtype == np.float32
+    )
     for shape in ((2, 2), (3, 2, 4), (0, 2, 2), (3, 0, 0)):
-        refused(lambda: validate.weights(np.zeros(shape)), f"W: got shape {shape}, needs (..., L, d, d) with L >= 1 and d >= 1")
+        refused(
+            lambda: validate.weights(np.zeros(shape)),
+            f"W: got shape {shape}, needs (..., L, d, d) with L >= 1 and d >= 1",
+        )
     assert validate.weights(np.zeros((0, 3, 2, 2)))[0].shape == (0, 3, 2, 2)  # an empty batch
     refused(lambda: validate.weights(W, np.eye(3)), "M: got shape (3, 3), needs (2, 2) to match W")
     refused(lambda: validate.weights(W, V=W[0]), "V: got shape (3, 2, 2), needs (5, 3, 2, 2) to match W")
-    refused(lambda: validate.weights(W, [[np.inf] * 2] * 2), "M: got entries that are not finite, needs finite real numbers")
+    refused(
+        lambda: validate.weights(W, [[np.inf] * 2] * 2), "M: got entries that are not finite, needs finite real numbers"
+    )
 
 
 def test_weights_of_torch_and_of_objects():
@@ -138,7 +156,10 @@ def test_weights_of_torch_and_of_objects():
     exact = np.full((1, 1, 1), fractions.Fraction(1, 3), dtype=object)
     assert validate.weights(exact)[0] is exact
     for bad in (np.inf, "a", None):
-        refused(lambda: validate.weights(np.full((1, 1, 1), bad, object)), "W: got objects that are not finite numbers, needs finite numbers")
+        refused(
+            lambda: validate.weights(np.full((1, 1, 1), bad, object)),
+            "W: got objects that are not finite numbers, needs finite numbers",
+        )
     mixed = np.full((1, 2, 2), 1.0, dtype=object)
     mixed[0, 1, 1] = np.nan
     refused(lambda: validate.weights(mixed), "W: got objects that are not finite numbers, needs finite numbers")

@@ -33,7 +33,15 @@ ORDER = {
     ast.Is: [ast.IsNot],
     ast.IsNot: [ast.Is],
 }
-PAIRS = [("min", "max"), ("minimum", "maximum"), ("argmin", "argmax"), ("any", "all"), ("floor", "ceil"), ("sin", "cos"), ("sum", "prod")]
+PAIRS = [
+    ("min", "max"),
+    ("minimum", "maximum"),
+    ("argmin", "argmax"),
+    ("any", "all"),
+    ("floor", "ceil"),
+    ("sin", "cos"),
+    ("sum", "prod"),
+]
 NAMES = {a: b for pair in PAIRS for a, b in (pair, pair[::-1])}
 SKIPPED = {"annotation", "returns", "decorator_list", "keywords_of_class", "bases"}
 
@@ -242,4 +250,6 @@ def _first_line(node):
 def _show(node):
     if isinstance(node, ast.comprehension):
         return ast.unparse(node).strip()
-    return _first_line(node) if isinstance(node, ast.stmt) else ast.unparse(ast.fix_missing_locations(copy.deepcopy(node)))
+    return (
+        _first_line(node) if isinstance(node, ast.stmt) else ast.unparse(ast.fix_missing_locations(copy.deepcopy(node)))
+    )

@@ -233,7 +233,15 @@ def measure(name: str, only: str, every: int) -> dict:
     files = [f"tests/test_{name}.py", f"eoslib/{name}.py", "tests/test_arguments.py", *MORE.get(name, [])]
     plugin = Mutation(name, only, every)
     options = ["-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "addopts=--doctest-modules", *files]
-    code = pytest.main(["--nbval-current-env", "-m", "not browser", *[f for f in options if (ROOT / f).exists() or not f.endswith(".py")]], plugins=[plugin])
+    code = pytest.main(
+        [
+            "--nbval-current-env",
+            "-m",
+            "not browser",
+            *[f for f in options if (ROOT / f).exists() or not f.endswith(".py")],
+        ],
+        plugins=[plugin],
+    )
     if not hasattr(plugin, "results"):
         raise SystemExit(f"{name}: no result, pytest ended with {code}")
     counts, known, used = Counter(outcome for _, outcome, *_ in plugin.results), listed(name), set()
@@ -273,18 +281,26 @@ def measure(name: str, only: str, every: int) -> dict:
 
 
 def _entry(mutant):
-    text = [f"  - in: {json.dumps(mutant.function)}", f"    at: {json.dumps(mutant.statement)}", f"    change: {json.dumps(mutant.change)}"]
+    text = [
+        f"  - in: {json.dumps(mutant.function)}",
+        f"    at: {json.dumps(mutant.statement)}",
+        f"    change: {json.dumps(mutant.change)}",
+    ]
     return "\n".join([*text, *([f"    number: {mutant.number}"] if mutant.number > 1 else [])])
 
 
 def _commit():
-    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help="all if none is given")
-    parser.add_argument("--function", default="", help="only functions whose name contains this; the scores stay as they are")
+    parser.add_argument(
+        "--function", default="", help="only functions whose name contains this; the scores stay as they are"
+    )
     parser.add_argument("--every", type=int, default=1, help="try one mutant in so many")
     asked = parser.parse_args()
     names = asked.modules or sorted(p.stem for p in (ROOT / "eoslib").glob("[a-z]*.py"))
@@ -292,7 +308,9 @@ def main() -> int:
     low = []
     for name in names:
         if len(names) > 1:  # a module that another has used is not fresh: one process each
-            low += [name] * bool(subprocess.run([sys.executable, __file__, name, "--every", str(asked.every)]).returncode)
+            low += [name] * bool(
+                subprocess.run([sys.executable, __file__, name, "--every", str(asked.every)]).returncode
+            )
             continue
         row = measure(name, asked.function, asked.every)
         stale = row.pop("stale")
