@@ -1,4 +1,4 @@
-"""Hypothesis profiles: a short search in `make test`, a long one in `make properties`, none of the shrinking for mutants."""
+"""Hypothesis profiles: a short search in `make test`, a long one in `make properties`, no shrinking for mutants."""
 
 import os
 

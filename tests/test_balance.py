@@ -418,7 +418,8 @@ def test_numbers_worked_out_by_hand():
         balance.sharpness_slope([1.5, 2], 2.0, 2), 2 * np.array([1.5, 2]) ** 3 / np.sqrt([1.5**4 + 16, 32]), rtol=1e-13
     )
     assert balance.cycle_factor([1.0, 2.0, 4.0]).tolist() == [1.0, 0.0, -3.5]
-    # two layers, alpha^2 = 3/2, m = 1: x^2 = 1/2, arsinh(x / alpha) = arsinh(1 / sqrt 3) = ln 3 / 2, and (y^2 - alpha^2) / 2 = 1/4
+    # two layers, alpha^2 = 3/2, m = 1: x^2 = 1/2, arsinh(x / alpha) = arsinh(1 / sqrt 3) = ln 3 / 2,
+    # and (y^2 - alpha^2) / 2 = 1/4
     assert_allclose(
         balance.frozen_fraction(np.sqrt(1.5), 1.0, 2, 0.1), np.exp(-0.1 * (np.log(3) / 2 - 0.25)), rtol=1e-12
     )

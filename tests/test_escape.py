@@ -75,7 +75,8 @@ def test_leave_saddle_returns_the_start_where_that_is_nearer():
 
 
 def test_leave_saddle_in_numbers_worked_out_by_hand():
-    # 1 / ((L - 2) eta m remaining) = 1 / (2 * 0.5 * 0.25 * 16) = 1/4, whose root of order L - 2 = 2 is 1/2; m^(1/4) / 2 = 0.3536 caps it
+    # 1 / ((L - 2) eta m remaining) = 1 / (2 * 0.5 * 0.25 * 16) = 1/4, whose root of order L - 2 = 2 is 1/2;
+    # m^(1/4) / 2 = 0.3536 caps it
     assert np.isclose(escape.leave_saddle(0.25, 4, 0.01, 0.5, remaining=16)[0, 0, 0], 0.25**0.25 / 2, rtol=1e-14)
     # remaining 64 gives 1/4, below the cap
     W = escape.leave_saddle(0.25, 4, 0.15, 0.5, remaining=64)

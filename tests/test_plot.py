@@ -195,7 +195,7 @@ def test_style_is_the_same_whatever_was_set_before():
 
 
 def test_colours_are_those_that_colour_blind_readers_tell_apart():
-    """Okabe and Ito (2008): blue, vermillion, bluish green, reddish purple, sky blue, orange; and a grey of contrast 4.5 on white."""
+    """Okabe and Ito's six (blue to orange), and a grey of contrast 4.5 on white."""
     okabe_ito = {(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0)}
     as_bytes = [tuple(round(255 * x) for x in matplotlib.colors.to_rgb(c)) for c in plot.MODES]
     assert set(as_bytes[:6]) == okabe_ito and len(as_bytes) == 7

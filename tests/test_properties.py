@@ -1,7 +1,6 @@
-"""Properties over shapes, dtypes, batches, layouts, scales, depths, ranks and repeated values, against independent references.
+"""Properties over shapes, dtypes, batches, layouts, scales, depths, ranks and repeated values.
 
-The references share no code with the library: autodiff by torch, differences in mpmath, loops over entries, SciPy. Each
-property has a few examples in an ordinary run and many in ``make properties`` (see ``conftest.py``); what a long run finds
+The references share no code with the library: autodiff by torch, differences in mpmath, loops, SciPy. Each property has a few examples in an ordinary run and many in ``make properties`` (see ``conftest.py``); what a long run finds
 stays here as an ``@example``.
 """
 
@@ -442,7 +441,8 @@ def test_the_two_cycle_is_one_at_every_scale(q, depth, exponent):
             1 + exact_q / depth * ((depth - 1) * x ** (depth - 2) - (2 * depth - 1) * x ** (2 * depth - 2))
         )
         high = f(u)
-        # q is known to a few roundings, which moves the low end by about 1e-15 / (q - 2)^(1/2); slopes are of order depth
+        # q is known to a few roundings, which moves the low end by about
+        # 1e-15 / (q - 2)^(1/2); slopes are of order depth
         slack = 1e-13 * depth / np.sqrt(q - 2)
         assert abs(f(high) - u) < slack and abs(high - mp.mpf(float(cycle.high / unit))) < slack
         assert abs(slope(u) * slope(high) - mp.mpf(float(cycle.multiplier))) < 1e3 * slack

@@ -412,7 +412,7 @@ def test_threshold_of_far_apart_values_up_to_the_end_of_the_branch():
 
 @pytest.mark.parametrize("depth", [2, 3, 4, 5, 7, 11, 20])
 def test_second_order_laws_in_exact_fractions(depth):
-    """From the recorded series d2 (the gap is d1 h^2 + d2 h^4 in the half logarithm h of the cycle's ratio) and the branch q(h)."""
+    """From the recorded series d2 (the gap is d1 h^2 + d2 h^4, h half the logarithm of the cycle's ratio) and q(h)."""
     import near_degenerate_series as series
 
     L, d2 = Fraction(depth), Fraction(str(series.load()[1].subs(series.L, depth)))

@@ -1,6 +1,6 @@
 """Mutants of one module: each changes one place of its syntax tree.
 
-What is said in an error message, an annotation or a docstring is left as it is. Where one place has several mutants, each is one.
+What is said in an error message, an annotation or a docstring is left as it is. A place may have several mutants.
 """
 
 from __future__ import annotations
