@@ -1,10 +1,10 @@
-# make book · make test · make lab · make check · make outputs · make bench · make recorded [NAME=...] · make chapter-mutants [NAME=...] · make pins · make clean; each sets up .venv by itself.
+# make book · make test · make lab · make check · make outputs · make bench · make recorded [NAME=...] · make chapter-mutants [NAME=...] · make mutants [NAME=...] · make properties · make pins · make clean; each sets up .venv by itself.
 PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 V := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 .DEFAULT_GOAL := help
-.PHONY: help book test lab check browser browser-only bench outputs recorded chapter-mutants pins clean
+.PHONY: help book test lab check browser browser-only bench outputs recorded chapter-mutants mutants properties pins clean
 
 help:
 	@sed -n 1p Makefile
@@ -66,6 +66,14 @@ clean:
 # all records, or with NAME=relu_mnist one of them
 recorded: .venv/.installed
 	for script in recorded/$(or $(NAME),*).py; do $(ONE_THREAD) $(V)/python $$script || exit 1; done
+
+# which changes of the library's code its tests let live (tests/mutation/library_survivors.yml says why); all modules take over an hour
+mutants: .venv/.installed
+	$(ONE_THREAD) $(V)/python tests/mutation/library.py $(NAME)
+
+# the long search of tests/test_properties.py: 500 examples of each property
+properties: .venv/.installed
+	$(ONE_THREAD) HYPOTHESIS_PROFILE=nightly $(V)/pytest tests/test_properties.py
 
 # which wrong claims the chapters' checks let live (tests/mutation/chapter_survivors.yml says why); all chapters take about an hour
 chapter-mutants: .venv/.installed

@@ -1,7 +1,8 @@
 """Properties over shapes, dtypes, batches, layouts, scales, depths, ranks and repeated values.
 
-The references share no code with the library: autodiff by torch, differences in mpmath, loops, SciPy. Each property has a few examples in an ordinary run and many in ``make properties`` (see ``conftest.py``); what a long run finds
-stays here as an ``@example``.
+The references share no code with the library: autodiff by torch, differences in mpmath, loops, SciPy. Each property has
+a few examples in an ordinary run and many in ``make properties`` (see ``conftest.py``); what a long run finds stays here
+as an ``@example``.
 """
 
 import mpmath as mp

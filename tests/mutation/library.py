@@ -4,9 +4,9 @@ One warm process imports everything and collects the tests of a module once; for
 changed code into the live function and runs the tests that reach the changed lines, the fastest first, until one fails.
 What nobody can kill stands with a reason in ``library_survivors.yml``; the counts go to ``scores.json``.
 
-``mutmut`` 3 works with this layout too, but makes about 14 000 mutants, many of which reword messages, and starts a pytest
-session for each: 0.45 s on an idle core before any test runs. Here a fork takes 0.02 s, and which test reaches which line is
-known, so that most mutants meet one or two tests.
+``mutmut`` 3 works with this layout too, but makes about 14 000 mutants, many of which reword messages, and starts a
+pytest session for each: 0.45 s on an idle core before any test runs. Here a fork takes 0.02 s, and which test reaches
+which line is known, so that most mutants meet one or two tests.
 """
 
 from __future__ import annotations
