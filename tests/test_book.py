@@ -259,9 +259,25 @@ def test_a_chapter_opens_with_a_picture(path):
     assert "statement" not in kinds[: kinds.index("figure")]
 
 
+def sources(root=ROOT):
+    """The project's files: those git knows or would add, or without git all but what is built and installed."""
+    if (root / ".git").exists():
+        command = ["git", "ls-files", "-co", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.split("\n")
+        return [root / name for name in listed if name and (root / name).is_file()]
+    built = {".venv", "_build", "__pycache__", ".pytest_cache", ".hypothesis", ".ipynb_checkpoints", ".ruff_cache"}
+    return [p for p in root.rglob("*") if p.is_file() and not built & set(p.relative_to(root).parts)]
+
+
 def test_nothing_in_the_sources_speaks_of_one_machine():
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
-    for name in listed.stdout.split("\n"):
-        path = ROOT / name
-        if path.suffix in {".md", ".yml", ".toml", ".cff", ".py"} and path.is_file() and path != Path(__file__):
-            assert not re.search(r"(?<![\w.])/(tmp|work|root|home)/\w", path.read_text(encoding="utf8")), name
+    texts = [p for p in sources() if p.suffix in {".md", ".yml", ".toml", ".cff", ".py"} and p != Path(__file__)]
+    assert set(PAGES) <= set(texts)
+    for path in texts:
+        assert not re.search(r"(?<![\w.])/(tmp|work|root|home)/\w", path.read_text(encoding="utf8")), path
+
+
+def test_the_rule_about_sources_holds_in_an_archive_without_git(tmp_path):
+    (tmp_path / ".venv").mkdir()
+    for name in ("chapter.md", ".venv/installed.md"):
+        (tmp_path / name).touch()
+    assert sources(tmp_path) == [tmp_path / "chapter.md"]
