@@ -8,8 +8,8 @@ singular value ``m`` there, gradient descent with learning rate ``eta`` moves ev
 In units ``u = s / m^(1/L)`` only the depth and ``q = eta S`` are left, where ``S = L m^(2 - 2/L)`` is the sharpness of
 the balanced minimum: ``u <- u + (q/L)(1 - u^L) u^(L-1)``, with slope ``1 - q`` at the minimum ``u = 1``.
 
-Apart from the checks of arguments this module imports nothing from the library, so that it can serve as an
-independent witness of what the full matrices do.
+Apart from the checks of arguments, and the compiled loop on request, this module imports nothing from the library, so
+that it can serve as an independent witness of what the full matrices do.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ _FEIGENBAUM = 4.669
 _LEAST_DIVERGENCE = 4.0
 
 
-# Deepest network `window` looks at: its cost grows with the depth, to about three seconds here.
+# Deepest network that `window` and `orbit` take: their cost grows with the depth, to about three seconds for `window`.
 _DEEPEST = 1000
+# Orbits that are iterated together (their arrays stay in cache), and steps between two looks at which have left.
+_PART, _LOOK = 8192, 64
 
 
 def _plain(array):
@@ -103,6 +105,136 @@ def step(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) 
         lower = np.asarray(s) ** (depth - 1)
         new = s + learning_rate * (target - lower * s) * lower
     return _finite(new, "s", s, "the step")
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """What `orbit` returns. From step ``diverged_at`` on, the states of an orbit are ``inf``."""
+
+    states: np.ndarray  # (..., T), the last T of them
+    steps: np.ndarray  # (T,), their numbers; 0 is the start
+    diverged: np.ndarray  # (...), bool
+    diverged_at: np.ndarray  # (...), int: first step whose state is not finite, -1 where there is none
+
+
+def orbit(
+    s: ArrayLike,
+    target: ArrayLike,
+    depth: int,
+    learning_rate: ArrayLike,
+    steps: int,
+    *,
+    keep: int | None = None,
+    compiled: bool = False,
+) -> Orbit:
+    r"""Iterate the one-mode map of `step` for many starts, targets or learning rates at once.
+
+    Parameters
+    ----------
+    s, target, learning_rate : float or array
+        As in `step`; they broadcast, one orbit per entry.
+    depth : int
+        Number of layers ``L``, 2 to 1000: a step costs L + 3 operations.
+    steps : int
+        Number of steps; states 0 to `steps` exist.
+    keep : int, optional
+        Return only the last `keep` states.
+    compiled : bool
+        Use the kernel of `eoslib.compiled` (numba, the extra ``fast``; float64 only), compiled on first use in about a
+        second for each depth. It fuses multiplication and addition, so that it agrees with the plain loop to rounding
+        where orbits attract, and in its statistics where they are chaotic.
+
+    Returns
+    -------
+    Orbit
+
+    Raises
+    ------
+    ValueError
+        As `step`, for a count below its least value, or if numba is missing for `compiled`. An orbit that leaves the
+        floating range is no error: it is reported.
+
+    Notes
+    -----
+    Powers are products here and a library's function in `step`, which for depth 4 and more differs in the last digit.
+
+    Examples
+    --------
+    The two-cycle of two layers beyond the edge, and an orbit that leaves:
+
+    >>> run = orbit(0.9, 1.0, 2, [1.1, 2.5], 1000, keep=2)
+    >>> run.states.round(6).tolist(), run.diverged.tolist()
+    ([[1.116063, 0.814552], [inf, inf]], [False, True])
+    """
+    depth = validate.integer("depth", depth, least=2, most=_DEEPEST)
+    target = _checked(validate.positive, "target", target)
+    rate = _checked(validate.positive, "learning_rate", learning_rate)
+    s = _checked(validate.real, "s", s)
+    steps = validate.integer("steps", steps, least=0)
+    keep = steps + 1 if keep is None else min(validate.integer("keep", keep, least=1), steps + 1)
+    dtype = np.result_type(s, target, rate)
+    dtype = np.dtype(float) if dtype.kind != "f" else dtype
+    try:
+        shape = np.broadcast_shapes(np.shape(s), np.shape(target), np.shape(rate))
+    except ValueError:
+        raise ValueError(f"s: got shape {np.shape(s)}, which does not broadcast with those of target and rate") from None
+    validate.storable("keep", (keep,) + shape)
+    run = _compiled(compiled, dtype) if validate.flag("compiled", compiled) else _orbits
+    flat = [np.broadcast_to(x, shape).astype(dtype).reshape(-1) for x in (s, target, rate)]
+    states, diverged_at = np.empty((keep, flat[0].size), dtype), np.full(flat[0].size, -1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        run(*flat, depth, steps, states, diverged_at)
+    numbers = np.arange(steps + 1 - keep, steps + 1)
+    states[(diverged_at >= 0) & (numbers[:, None] >= diverged_at)] = np.inf
+    diverged_at = diverged_at.reshape(shape)
+    return Orbit(np.moveaxis(states.reshape((keep,) + shape), 0, -1), numbers, diverged_at >= 0, diverged_at)
+
+
+def _compiled(compiled, dtype):
+    """The compiled loop, for those who have numba."""
+    if dtype != np.float64:
+        raise ValueError(f"compiled: got {compiled!r} for orbits in {dtype}, needs float64")
+    try:
+        from eoslib import compiled as module
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        raise ValueError(f"compiled: got {compiled!r}, needs the package numba") from None
+    return module.orbit
+
+
+def _orbits(s, target, rate, depth, steps, states, diverged_at):
+    """Iterate flat arrays, in parts that stay in cache; the last states go to `states` (keep, n)."""
+    first = steps + 1 - len(states)
+    for start in range(0, s.size, _PART):
+        part = slice(start, start + _PART)
+        now, m, eta = s[part].copy(), target[part], rate[part]
+        lower, bracket = np.empty_like(now), np.empty_like(now)
+        if first == 0:
+            states[0, part] = now
+        for t in range(0, steps, _LOOK):
+            before, stop = now.copy(), min(t + _LOOK, steps)
+            for k in range(t + 1, stop + 1):
+                _move(now, m, eta, depth, lower, bracket)
+                if k >= first:
+                    states[k - first, part] = now
+            lost = ~np.isfinite(now) & (diverged_at[part] < 0)
+            for k in range(t + 1, stop + 1 if lost.any() else 0):
+                _move(before, m, eta, depth, lower, bracket)
+                found = lost & ~np.isfinite(before)
+                diverged_at[part][found], lost = k, lost & ~found
+
+
+def _move(s, target, rate, depth, lower, bracket):
+    """One step of the map, in place; the last two are room."""
+    np.copyto(lower, s)
+    for _ in range(depth - 2):
+        np.multiply(lower, s, out=lower)
+    np.multiply(lower, s, out=bracket)
+    np.subtract(target, bracket, out=bracket)
+    np.multiply(rate, bracket, out=bracket)
+    np.multiply(bracket, lower, out=bracket)
+    np.add(s, bracket, out=s)
 
 
 def slope(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np.ndarray:

@@ -8,6 +8,7 @@ the argument may have, an answer without NaN; in each case within a few seconds.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import inspect
 import re
 import signal
@@ -161,6 +162,8 @@ CALLS = [
         every=(1, "count"),
         observe=(None, "any"),
         singular_values=(True, "flag"),
+        compiled=(False, "flag"),
+        device=(None, "any"),
     ),
     call(
         descent.flow,
@@ -278,6 +281,16 @@ CALLS = [
     ),
     call(plot.download, name=("fig-a", "name"), columns=({"a": [1.0]}, "name"), digits=(6, "count")),
     call(scalar.step, s=(0.5, "array"), target=TARGET, depth=DEPTH, learning_rate=RATE),
+    call(
+        scalar.orbit,
+        s=(0.5, "array"),
+        target=TARGET,
+        depth=DEPTH,
+        learning_rate=RATE,
+        steps=(5, "steps"),
+        keep=(2, "any"),
+        compiled=(False, "flag"),
+    ),
     call(scalar.slope, s=(0.5, "array"), target=TARGET, depth=DEPTH, learning_rate=RATE),
     call(scalar.sharpness_at_minimum, target=TARGET, depth=DEPTH),
     call(scalar.relative_rate, target=TARGET, depth=DEPTH, learning_rate=RATE),
@@ -481,6 +494,13 @@ def outcome(function, good, name, value, must_fail) -> str:
 
 def full_name(function) -> str:
     return f"{function.__module__.split('.')[-1]}.{function.__name__}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_before_the_clock_runs():
+    if importlib.util.find_spec("numba"):
+        descent.descend(W, M, 0.1, 5, keep=2, compiled=True)
+        scalar.orbit(0.5, 2.0, 3, 0.1, 5, compiled=True)
 
 
 @pytest.mark.parametrize(("function", "good", "kinds"), CALLS, ids=[full_name(c[0]) for c in CALLS])

@@ -281,3 +281,76 @@ def test_arrays_and_floats_agree_and_float32_stays():
 def test_bad_input_is_named(call, name):
     with pytest.raises(ValueError, match=rf"^{name}: got"):
         call()
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4, 7])
+def test_an_orbit_is_its_steps(depth):
+    rates = np.linspace(0.4, 2.2, 7) / depth  # up to q = 2.2, all attracted to the minimum or to a two-cycle
+    starts = np.array([[0.7], [0.9]])
+    run = scalar.orbit(starts, 1.0, depth, rates, 150)
+    s = np.broadcast_to(starts, (2, 7))
+    for state in np.moveaxis(run.states, -1, 0):
+        if depth <= 3:  # a square is the same product in both
+            assert np.array_equal(state, s)
+        np.testing.assert_allclose(state, s, rtol=1e-12)  # 150 steps, each some roundings, which do not grow
+        s = scalar.step(s, 1.0, depth, rates)
+    assert run.states.shape == (2, 7, 151) and not run.diverged.any() and np.all(run.diverged_at == -1)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_orbits_do_not_depend_on_their_company(compiled):
+    if compiled:
+        pytest.importorskip("numba")
+    rates = np.linspace(0.1, 6, 9001) / 3  # one part and a bit; chaos and divergence among them
+    together = scalar.orbit(0.6, 1.0, 3, rates, 300, keep=3, compiled=compiled)
+    assert together.steps.tolist() == [298, 299, 300] and 0.05 < together.diverged.mean() < 0.9
+    for i in (0, 255, 256, 4100, 8191, 8192, 9000):
+        alone = scalar.orbit(0.6, 1.0, 3, rates[i], 300, compiled=compiled)
+        assert np.array_equal(together.states[i], alone.states[-3:]), i
+        assert together.diverged_at[i] == alone.diverged_at
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("depth", [2, 3, 6])
+def test_orbits_that_leave_are_reported_at_their_step(depth, compiled):
+    if compiled:
+        pytest.importorskip("numba")
+    limit = scalar.window(depth).divergence
+    rates = limit * np.array([0.5, 1.05, 1.5, 3.0, 40.0]) / depth
+    run = scalar.orbit(0.8, 1.0, depth, rates, 400, compiled=compiled)
+    assert run.diverged.tolist()[0] is False and run.diverged[2:].all()
+    for rate, states, at in zip(rates, run.states, run.diverged_at):
+        assert np.all(np.isfinite(states[: at if at >= 0 else None])) and (at < 0 or np.all(np.isinf(states[at:])))
+        if at >= 0:
+            with pytest.raises(ValueError, match="^s: "):
+                scalar.step(states[at - 1], 1.0, depth, rate)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_compiled_orbits_are_the_plain_ones(depth):
+    """On attracting cycles to rounding; where chaotic, in the mean, the ends and the exponent's sign."""
+    pytest.importorskip("numba")
+    w = scalar.window(depth)
+    calm = np.linspace(0.3, (w.period_four + w.period_eight) / 2, 60) / depth
+    calm = calm[np.abs(calm * depth - 2) > 0.05]  # at the edge itself convergence is slow
+    calm = calm[np.abs(calm * depth - w.period_four) > 0.02]
+    plain, fast = (scalar.orbit(0.7, 1.0, depth, calm, 3000, keep=4, compiled=c).states for c in (False, True))
+    np.testing.assert_allclose(fast, plain, rtol=1e-12)
+    rate = (w.chaos + 0.8 * (w.sign_change - w.chaos)) / depth
+    while scalar.lyapunov(1.0, depth, rate) < 0.1:  # not a periodic window
+        rate += 1e-3
+    a, b = (scalar.orbit(0.7, 1.0, depth, [rate], 60_000, keep=40_000, compiled=c).states[0] for c in (False, True))
+    assert np.abs(a - b).max() > 0.1
+    means = np.stack([a, b]).reshape(2, 200, 200).mean(axis=2)
+    assert abs(means[0].mean() - means[1].mean()) < 4 * np.sqrt(means.var(axis=1).sum() / 200)
+    np.testing.assert_allclose([b.min(), b.max()], [a.min(), a.max()], atol=0.01)  # the ends are sampled
+
+
+def test_orbits_keep_their_dtype():
+    assert scalar.orbit(np.float32([0.5, 0.6]), 1.0, 3, 0.7, 5).states.dtype == np.float32
+    assert scalar.orbit(np.longdouble(0.5), 1.0, 3, 0.7, 5).states.dtype == np.longdouble
+    assert scalar.orbit(1, 2, 3, 0.1, 0).states.tolist() == [1.0]
+    with pytest.raises(ValueError, match="^compiled: "):
+        scalar.orbit(np.float32([0.5, 0.6]), 1.0, 3, 0.7, 5, compiled=True)
+    with pytest.raises(ValueError, match="^s: .*broadcast"):
+        scalar.orbit([0.5, 0.6], 1.0, 3, [0.7, 0.8, 0.9], 5)
