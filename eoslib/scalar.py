@@ -177,7 +177,9 @@ def orbit(
     try:
         shape = np.broadcast_shapes(np.shape(s), np.shape(target), np.shape(rate))
     except ValueError:
-        raise ValueError(f"s: got shape {np.shape(s)}, which does not broadcast with those of target and rate") from None
+        raise ValueError(
+            f"s: got shape {np.shape(s)}, which does not broadcast with those of target and rate"
+        ) from None
     validate.storable("keep", (keep,) + shape)
     run = _compiled(compiled, dtype) if validate.flag("compiled", compiled) else _orbits
     flat = [np.broadcast_to(x, shape).astype(dtype).reshape(-1) for x in (s, target, rate)]
@@ -313,7 +315,10 @@ def _log_sinh_ratio(y):
     """Value and derivative of log(sinh(y)/y) for y >= 0, without loss of digits near zero and without overflow."""
     near, far = np.minimum(y, 1.0), np.maximum(y, 1.0)
     square = near * near
-    small = np.log1p(square / 6 * _nested(square, _SINH[1:])), near / 3 * _nested(square, _TURN) / _nested(square, _SINH)
+    small = (
+        np.log1p(square / 6 * _nested(square, _SINH[1:])),
+        near / 3 * _nested(square, _TURN) / _nested(square, _SINH),
+    )
     large = far + np.log1p(-np.exp(-2 * far)) - np.log(2 * far), 1 / np.tanh(far) - 1 / far
     return tuple(np.where(y < 1, a, b) for a, b in zip(small, large))
 
@@ -324,7 +329,9 @@ def _log_edge_ratio(t, depth):
     (above, above_rise), (below, below_rise) = _log_sinh_ratio(t), _log_sinh_ratio(depth * t)
     outer, inner, power = 2 * depth - 1, depth - 1, 1 - 2 / depth
     value = above - below + (1 + power) * _log_cosh(outer * t) - power * _log_cosh(inner * t)
-    rise = (1 + power) * outer * np.tanh(outer * t) - power * inner * np.tanh(inner * t) + above_rise - depth * below_rise
+    rise = (
+        (1 + power) * outer * np.tanh(outer * t) - power * inner * np.tanh(inner * t) + above_rise - depth * below_rise
+    )
     return value, rise
 
 

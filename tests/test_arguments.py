@@ -21,7 +21,7 @@ import pytest
 import sympy as sp
 
 from eoslib import alignment, averages, balance, bifurcation, descent, diagonal, enclose, escape, hessian
-from eoslib import landscape, network, optimisers, plot, scalar, sweep, symbols, torus, transverse
+from eoslib import landscape, network, optimisers, plot, reduction, scalar, sweep, symbols, torus, transverse
 
 
 
@@ -280,6 +280,18 @@ CALLS = [
         where=(0.5, "number"),
     ),
     call(plot.download, name=("fig-a", "name"), columns=({"a": [1.0]}, "name"), digits=(6, "count")),
+    call(reduction.reduce, W=(W, "array"), M=(M, "array"), tolerance=(1e-12, "positive")),
+    call(
+        reduction.descend,
+        W=(W, "array"),
+        M=(M, "array"),
+        learning_rate=RATE,
+        steps=(5, "steps"),
+        keep=(2, "any"),
+        every=(1, "count"),
+        singular_values=(True, "flag"),
+        compiled=(False, "flag"),
+    ),
     call(scalar.step, s=(0.5, "array"), target=TARGET, depth=DEPTH, learning_rate=RATE),
     call(
         scalar.orbit,
@@ -500,6 +512,7 @@ def full_name(function) -> str:
 def compile_before_the_clock_runs():
     if importlib.util.find_spec("numba"):
         descent.descend(W, M, 0.1, 5, keep=2, compiled=True)
+        reduction.descend(W, M, 0.1, 5, compiled=True)
         scalar.orbit(0.5, 2.0, 3, 0.1, 5, compiled=True)
 
 
@@ -531,7 +544,7 @@ def test_every_public_function_is_in_the_table():
     modules = [alignment, averages, balance, bifurcation, descent, diagonal, escape, hessian, landscape, network]
     public = {
         f"{module.__name__.split('.')[-1]}.{name}"
-        for module in [*modules, optimisers, scalar, sweep, symbols, torus, transverse]
+        for module in [*modules, optimisers, reduction, scalar, sweep, symbols, torus, transverse]
         for name, member in inspect.getmembers(module, inspect.isfunction)
         if member.__module__ == module.__name__ and not name.startswith("_")
     }

@@ -132,7 +132,14 @@ def test_branch_and_multiplier_against_fifty_digits(depth, share):
     with mpmath.workdps(50):
         z, half = mpmath.exp(2 * mpmath.mpf(t)), mpmath.mpf(t)
         low, high = (mpmath.cosh((2 * depth - 1) * half), mpmath.cosh((depth - 1) * half))
-        q = 2 * depth * mpmath.sinh(half) * low / mpmath.sinh(depth * half) * (low / high) ** (1 - mpmath.mpf(2) / depth)
+        q = (
+            2
+            * depth
+            * mpmath.sinh(half)
+            * low
+            / mpmath.sinh(depth * half)
+            * (low / high) ** (1 - mpmath.mpf(2) / depth)
+        )
         chain = (z**depth - 1) / (z - 1)
         slopes = (
             1 + (depth - 1) * (z - 1) - depth * (1 + z ** (1 - depth)) / chain,

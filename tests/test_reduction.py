@@ -1,0 +1,140 @@
+"""Descent in the invariant subspace against the full run: below the edge, on cycles, in chaos, and where it must refuse."""
+
+import numpy as np
+import pytest
+
+from eoslib import descent, network, reduction, transverse
+
+
+def setting(start, depth, width, scale=0.1, values=(10.0, 9.0, 6.0), **target):
+    rng = np.random.default_rng(10 * depth + width)
+    t = network.target(values, width, rng=rng, **target)
+    return network.initialise(start, depth=depth, width=width, scale=scale, rng=rng), t.matrix
+
+
+def same(small, full, tolerance):
+    assert np.array_equal(small.diverged_at, full.diverged_at) and np.array_equal(small.steps, full.steps)
+    for name in ("loss", "singular_values", "weights", "learning_rate"):
+        np.testing.assert_allclose(getattr(small, name), getattr(full, name), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("start", ["unbalanced", "balanced", "orthogonal"])
+@pytest.mark.parametrize(("depth", "width"), [(2, 5), (3, 5), (4, 7), (5, 5), (3, 20), (5, 20), (2, 100), (3, 100)])
+def test_the_full_run_below_the_edge(start, depth, width):
+    """Rounding does not grow there: some hundred steps, each some roundings of numbers up to ten times the width."""
+    W, M = setting(start, depth, width, scale=0.5)
+    rates = np.array([0.4, 1.2]) / (depth * 10 ** (2 - 2 / depth))
+    full, small = (run(W, M, rates, 300, every=3) for run in (descent.descend, reduction.descend))
+    same(small, full, 1e-9)
+    assert full.loss[-1, -1] < full.loss[-1, 0] / 3
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, None])
+@pytest.mark.parametrize("width", [3, 4, 6, 7, 12])
+def test_any_orthogonal_layers_with_factors_of_their_own(layer, width):
+    """One layer zero, whichever, or none; widths below, at and above twice the rank."""
+    rng = np.random.default_rng(width)
+    W = np.linalg.qr(rng.standard_normal((2, 3, width, width)))[0] * rng.uniform(0.4, 1.2, (2, 3, 1, 1))
+    if layer is not None:
+        W[:, layer] = 0
+    M = network.target((3.0, 2.0, 1.0), width, rng=rng).matrix
+    rates = np.array([0.02, 0.05])
+    full, small = (run(W, M, rates, 400) for run in (descent.descend, reduction.descend))
+    assert not full.diverged.any() and full.loss[..., -1].max() < 0.7 * full.loss[..., 0].min()
+    same(small, full, 1e-9)
+
+
+def test_a_batch_may_mix_starts_with_and_without_a_zero_layer():
+    W, M = setting("orthogonal", 3, 9, scale=0.6)
+    W = np.stack([W, W])
+    W[1, 2] = np.linalg.qr(np.random.default_rng(0).standard_normal((9, 9)))[0]
+    same(reduction.descend(W, M, [0.01, 0.02], 300), descent.descend(W, M, [0.01, 0.02], 300), 1e-9)
+
+
+def test_the_bases_are_orthonormal_and_invariant():
+    for start in ("unbalanced", "balanced", "orthogonal"):
+        W, M = setting(start, 4, 11)
+        if start == "orthogonal":
+            W[-1] = W[0].T
+        small = reduction.reduce(W, M)
+        np.testing.assert_allclose(
+            small.frames.mT @ small.frames,
+            np.broadcast_to(np.eye(small.frames.shape[-1]), (5,) + 2 * small.frames.shape[-1:]),
+            atol=1e-13,
+        )
+        np.testing.assert_allclose(small.expand(small.weights), W, atol=1e-14)
+        later = descent.descend(W, M, 0.01, 300).weights
+        for w, before, after in zip(later, small.frames, small.frames[1:]):
+            inside = after @ after.T
+            np.testing.assert_allclose(w @ before, inside @ w @ before, atol=1e-12)  # into the next subspace
+            np.testing.assert_allclose(w.T @ after, before @ before.T @ w.T @ after, atol=1e-12)  # and back
+        assert small.departure < 1e-13 and small.frames.shape[-1] == (3 if start == "unbalanced" else 6)
+
+
+@pytest.mark.parametrize("start", ["unbalanced", "orthogonal", "balanced"])
+def test_the_two_cycle_beyond_the_edge(start):
+    """Short of 2/lambda_12 nothing transverse grows: a cycle that attracts is reached to rounding."""
+    values, depth = (10.0, 6.0, 3.0), 3
+    W, M = setting(start, depth, 30, scale=0.05, values=values)
+    edge, end = 2 / (depth * 10 ** (2 - 2 / depth)), transverse.threshold(values, depth)
+    rate = edge * 1.1
+    assert edge < rate < end
+    full, small = (run(W, M, rate, 6000, keep=4) for run in (descent.descend, reduction.descend))
+    assert abs(full.singular_values[-1, 0] - full.singular_values[-2, 0]) > 1
+    np.testing.assert_allclose(np.sort(small.loss), np.sort(full.loss), rtol=1e-6)  # the phase may differ
+    np.testing.assert_allclose(np.sort(small.singular_values, axis=0), np.sort(full.singular_values, axis=0), atol=1e-7)
+
+
+def test_beyond_the_second_threshold_the_statistics_agree():
+    """Rounding between two near modes grows, in the subspace as in the full width: the orbits part, their ranges do not."""
+    values, depth = (10.0, 9.5, 2.0), 3
+    W, M = setting("unbalanced", depth, 12, scale=0.05, values=values)
+    rate = 1.03 * transverse.threshold(values, depth)
+    runs = [run(W, M, rate, 30_000, keep=20_000) for run in (descent.descend, reduction.descend)]
+    assert not any(run.diverged for run in runs)
+    a, b = (run.singular_values[:, :2] for run in runs)
+    assert np.abs(a - b).max() > 0.1  # not the same orbit
+    means = np.stack([a, b]).reshape(2, 100, 200, 2).mean(axis=2)  # of blocks longer than what the orbit remembers
+    spread = np.sqrt(means.var(axis=1).sum(axis=0) / 100)
+    assert np.all(np.abs(means[0].mean(axis=0) - means[1].mean(axis=0)) < 4 * spread)
+    assert all(run.singular_values[:, 3:].max() < 1e-6 for run in runs)  # nothing leaves the three modes
+
+
+def test_divergence_is_that_of_the_full_run():
+    W, M = setting("balanced", 3, 8, scale=0.7)
+    rates = np.array([0.01, 0.3, 0.02, 1.0])
+    full, small = (run(W, M, rates, 60) for run in (descent.descend, reduction.descend))
+    assert small.diverged.tolist() == full.diverged.tolist() == [False, True, False, True]
+    assert (
+        np.isinf(small.loss[1, -1])
+        and np.all(np.isinf(small.singular_values[1, -1]))
+        and np.isfinite(small.weights).all()
+    )
+    assert np.abs(small.diverged_at - full.diverged_at).max() <= 2  # the way out multiplies roundings
+
+
+def test_only_the_singular_values_asked_for_and_the_compiled_loop():
+    W, M = setting("balanced", 3, 8, scale=0.5)
+    assert reduction.descend(W, M, 0.01, 50, singular_values=False).singular_values is None
+    pytest.importorskip("numba")
+    rates = np.linspace(0.001, 0.02, 9)
+    same(*(reduction.descend(W, M, rates, 200, keep=3, compiled=c) for c in (False, True)), 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "argument"),
+    [
+        (lambda W, M: (W + 1e-9, M), "W"),
+        (
+            lambda W, M: (network.initialise("gaussian", depth=3, width=6, scale=0.1, rng=np.random.default_rng(0)), M),
+            "W",
+        ),
+        (lambda W, M: (W * np.array([1, 0, 0])[:, None, None], M), "W"),
+        (lambda W, M: (W, 0 * M), "M"),
+        (lambda W, M: (W.astype(np.float32), M), "W, M"),
+    ],
+)
+def test_what_cannot_be_reduced_is_refused(change, argument):
+    W, M = change(*setting("unbalanced", 3, 6))
+    with pytest.raises(ValueError, match=f"^{argument}: "):
+        reduction.descend(W, M, 0.1, 5)
