@@ -19,6 +19,8 @@ from . import loops, validate
 
 CHUNK_BYTES = 2 << 30  # of one (n, d, d) array: some fifteen of them are on the device at a time
 BLOCK_BYTES = 1 << 30  # of products held back for their losses and singular values
+# Up to this width the device's batched product is slower than as many passes over the whole batch as there are columns.
+NARROW = 24
 
 
 def on(device: Any) -> Callable:
@@ -43,6 +45,21 @@ def on(device: Any) -> Callable:
     return functools.partial(Loop, device=device)
 
 
+def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> None:
+    """Products of small matrices (n, d, d), column times row after column times row.
+
+    Examples
+    --------
+    >>> a, out = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.empty(1, 2, 2)
+    >>> multiply(a, a.mT, out)
+    >>> out.tolist()
+    [[[5.0, 11.0], [11.0, 25.0]]]
+    """
+    torch.mul(a[..., :1], b[..., :1, :], out=out)
+    for k in range(1, a.shape[-1]):
+        torch.addcmul(out, a[..., k : k + 1], b[..., k : k + 1, :], out=out)
+
+
 class Loop(loops.Loop):
     """As `loops.Loop`, on a device; one run is a batch of one.
 
@@ -60,7 +77,8 @@ class Loop(loops.Loop):
             torch.tensor(np.array(value, W.dtype), device=device)
             for value in (W.swapaxes(0, 1), M, rates[:, None, None])
         )
-        self._prepare(torch, torch.bmm)
+        narrow = self.weights.is_cuda and M.shape[-1] <= NARROW
+        self._prepare(torch, multiply if narrow else torch.bmm)
         self.total = torch.zeros((), dtype=self.weights.dtype, device=device)
         self.graph = self._capture(W) if self.weights.is_cuda else None
 

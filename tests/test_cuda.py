@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eoslib import descent, network
+from eoslib import cuda, descent, network
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
@@ -93,3 +93,12 @@ def test_what_a_device_cannot_do_is_named():
         descent.descend(W.astype(np.longdouble), M, 1 / S, 5, device="cpu")
     with pytest.raises(ValueError, match="^device: .*one or the other"):
         descent.descend(W, M, 1 / S, 5, device="cpu", compiled=True)
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 13])
+def test_products_of_narrow_matrices(width):
+    """Against torch's batched product, transposed factors included; a product of d terms rounds d times."""
+    a, b = torch.tensor(np.random.default_rng(width).standard_normal((2, 7, width, width)))
+    for left, right in ((a, b), (a.mT, b), (a, b.mT)):
+        cuda.multiply(left, right, out := torch.full_like(a, torch.nan))
+        np.testing.assert_allclose(out, torch.bmm(left, right), rtol=0, atol=width * 1e-15 * 10)
