@@ -49,7 +49,7 @@ def orbit(target, depth, rates, start, steps, keep, *, fast=True):
     if not hasattr(scalar, "orbit"):
         return _plain_orbit(target, depth, rates, start, steps, keep)
     options = compiled(scalar.orbit) if fast else {}
-    return scalar.orbit(start, target, depth, rates, steps, keep=keep, **options)
+    return scalar.orbit(start, target, depth, rates, steps, keep=keep, **options).states
 
 
 def _plain_orbit(target, depth, rates, start, steps, keep):
