@@ -51,16 +51,20 @@ pins: .venv/.lab
 	$(V)/python -m pip freeze --exclude-editable | grep -viE '^(torch|triton|nvidia|cuda)' > constraints.txt
 	echo torch==2.13.0 >> constraints.txt
 
-# peers are wanted, not needed: a package that cannot be had is listed as not installed
+# Peers are wanted, not needed: one that cannot be had is listed as not installed. They lie beside the book's environment and see it.
 PEERS = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"])
+PEER := .venv/peers/bin/python
+PLACE = import sysconfig; print(sysconfig.get_path("purelib"))
 .venv/.bench: .venv/.installed
+	$(V)/python -m venv .venv/peers
+	$(V)/python -c '$(PLACE)' > "$$($(PEER) -c '$(PLACE)')/book.pth"
 	for peer in $$($(V)/python -c '$(PEERS)'); do \
-		$(V)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$peer" || echo "$$peer: not installed"; done
+		$(PEER) -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$peer" || echo "$$peer: not installed"; done
 	touch $@
 
 bench: .venv/.bench
-	$(V)/python -m benchmarks
-	$(V)/python -m benchmarks check
+	$(PEER) -m benchmarks
+	$(PEER) -m benchmarks check
 
 clean:
 	rm -rf _build .pytest_cache .hypothesis .ruff_cache eoslib.egg-info

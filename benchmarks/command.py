@@ -18,7 +18,7 @@ FULL = {
     "rounds": 7,
     "budget": 5.0,  # seconds of a row after warm-up, if three rounds fit
     "sweep": {5: (2000, 250), 10: (1000, 100), 20: (300, 100), 50: (60, 60)},  # width: rates, steps
-    "one mode": (10_000, 5_000),
+    "one mode": (10_000, 20_000),
     "trajectory": {5: 600, 10: 600, 20: 500, 50: 250, 100: 100},  # width: steps
     "step": {50: 600, 100: 200},
     "sharpness": (5, 10, 20, 50),
