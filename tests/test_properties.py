@@ -238,7 +238,8 @@ def test_descent_is_the_loop(case, steps, every, keep, several):
         states.append(X)
     assert run.steps.tolist() == recorded
     final = np.stack([X[-1] for X in states]) if several else states[0][-1]
-    slack = 200 * float(np.finfo(W.dtype).eps) * size_of(W, M, 2) * (steps + 1)
+    # the reference ends in float64, and so do singular values by LAPACK
+    slack = 200 * max(float(np.finfo(W.dtype).eps), 2.3e-16) * size_of(W, M, 2) * (steps + 1)
     assert_allclose(run.weights.astype(float), final.astype(float), rtol=0, atol=slack)
     for t, number in enumerate(recorded):
         P = [X[number][..., 0, :, :] for X in states]
@@ -592,6 +593,7 @@ def test_states_left_before_the_escape_are_on_the_flow_line_at_every_scale(targe
 def test_escape_times_scale_as_the_equation_does(depth, relative, factor, start):
     """m -> c^L m, alpha -> c alpha: times are multiplied by c^(2 - 2 L), layer by layer, exactly."""
     c, alpha = 10.0 ** (factor / depth), 10.0**relative
+    assume(abs(relative * (2 - depth) + factor * (2 / depth - 2)) < 290 and relative * (2 - depth) < 290)
     one = escape.escape_time(1.0, depth, alpha, start=start)
     assert_allclose(escape.escape_time(c**depth, depth, c * alpha, start=start), one * c ** (2 - 2 * depth), rtol=1e-11)
     if start == "unbalanced" and alpha ** (2 - depth) < 1e250:
