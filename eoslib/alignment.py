@@ -378,7 +378,7 @@ def frames(W: np.ndarray) -> np.ndarray:
     R, found = np.eye(W.shape[-1], dtype=W.dtype), []
     for number, layer in enumerate(W[:-1], start=1):
         layer = layer / (np.abs(layer).max() or 1.0)
-        scale = np.linalg.norm(layer) / np.sqrt(W.shape[-1])
+        scale = (np.linalg.norm(layer) / np.sqrt(W.shape[-1])).astype(W.dtype)
         if scale == 0 or not _is_orthogonal(layer / scale, W.dtype):
             raise ValueError(f"W: layer {number} is not a positive multiple of an orthogonal matrix, needs one")
         R = layer / scale @ R

@@ -224,7 +224,7 @@ def descend(
     every = validate.integer("every", every, least=1)
     first = 0 if keep is None else max(0, steps + 1 - validate.integer("keep", keep, least=1))
     shape = rates.shape + W.shape[:-3]
-    rate = np.broadcast_to(rates.reshape(rates.shape + (1,) * (W.ndim - 3)), shape)[..., None, None, None]
+    rate = np.broadcast_to(rates.reshape(rates.shape + (1,) * (W.ndim - 3)), shape)[..., None, None, None].astype(W.dtype)
     W = np.broadcast_to(W, shape + W.shape[-3:])
     wanted = range(-(-first // every) * every, steps + 1, every)
     if not wanted:

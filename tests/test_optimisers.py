@@ -201,3 +201,210 @@ def test_edge_under_decay_is_where_the_branch_starts(depth):
         edge = optimisers.weight_decay_edge(depth, decay=decay)
         starts = [optimisers.weight_decay_cycle(t, depth, decay=decay).rate - edge for t in (4e-3, 2e-3)]
         assert 3.9 < starts[0] / starts[1] < 4.1  # quadratic in t, to fourth order
+
+
+def one(value=1.0, depth=2):
+    return np.full((depth, 1, 1), value)
+
+
+@pytest.mark.parametrize(
+    ("trace", "determinant", "attracts"),
+    [
+        (0.0, 0.0, True),
+        (1.5, 0.5, False),
+        (1.49, 0.5, True),
+        (-1.49, 0.5, True),
+        (-1.5, 0.5, False),
+        (0.0, 1.0, False),
+        (0.0, 0.99, True),
+    ],
+)
+def test_a_cycle_attracts_where_both_multipliers_are_inside(trace, determinant, attracts):
+    cycle = optimisers.Cycle(2.1, 0.9, 1.1, trace, determinant)
+    found = cycle.multipliers
+    assert cycle.attracts is attracts and len(found) == 2 and abs(found[0]) >= abs(found[1])
+    np.testing.assert_allclose([found.sum(), found.prod()], [trace, determinant], atol=1e-12)
+    assert attracts == (np.abs(found).max() < 1 - 1e-12)
+
+
+def test_multipliers_of_the_heavy_ball_by_hand():
+    # nu = 0: (lambda + b)^2 = 0; nu = -1 with b = 0: lambda = -1 and 0
+    np.testing.assert_allclose(
+        optimisers.heavy_ball_multipliers([0.0, 1.0], momentum=0.5), [[-0.5, -0.5], [1.0, 0.25]], atol=1e-15
+    )
+    np.testing.assert_allclose(optimisers.heavy_ball_multipliers(-1.0, momentum=0.0), [-1, 0], atol=1e-15)
+    found = optimisers.heavy_ball_multipliers([[2.0, 3j]], momentum=0.3)
+    assert found.shape == (1, 2, 2) and found.dtype == complex
+    for nu, pair in zip((2.0, 3j), found[0]):
+        np.testing.assert_allclose((pair + 0.3) ** 2, 1.3**2 * nu * pair, rtol=1e-12)
+        assert abs(pair[0]) > abs(pair[1]) and pair.prod() == pytest.approx(0.09)
+    assert optimisers.heavy_ball_multipliers(np.array([1], np.int8), momentum=0.0).tolist() == [[1, 0]]
+
+
+def test_momentum_of_a_single_number_by_hand():
+    """f = (w_1 w_2 - 1)^2 / 2 at w = 2, before at 3: gradient 3 * 2 = 6."""
+    before, W, M = one(3.0), one(2.0), np.eye(1)
+    heavy = optimisers.descend(W, M, 0.1, 1, rule=optimisers.HeavyBall(0.5), memory=before).weights
+    np.testing.assert_allclose(heavy, one(2 - 0.6 + 0.5 * (2 - 3)))
+    ahead = 2 + 0.5 * (2 - 3)
+    nesterov = optimisers.descend(W, M, 0.1, 1, rule=optimisers.Nesterov(0.5), memory=before).weights
+    np.testing.assert_allclose(nesterov, one(ahead - 0.1 * (ahead**2 - 1) * ahead))
+    assert optimisers.descend(W, M, 0.1, 1, rule=optimisers.HeavyBall(0.5)).weights[0] == pytest.approx(
+        1.4
+    )  # at rest before
+    # RMSProp: the squares of both gradients, 72; the first step has the length rate / sqrt 2 in each
+    rms = optimisers.descend(W, M, 0.1, 1, rule=optimisers.ScalarRMSProp(0.9)).weights
+    np.testing.assert_allclose(rms, one(2 - 0.1 / np.sqrt(2)))
+    adam = optimisers.descend(W, M, 0.1, 1, rule=optimisers.ScalarRMSProp(0.9, momentum=0.8, floor=1.0)).weights
+    np.testing.assert_allclose(adam, one(2 - 0.1 * 0.2 * 6 / (np.sqrt(72) + 1)))
+
+
+def test_what_is_recorded():
+    W, M = setting()
+    rule = optimisers.HeavyBall(0.3)
+    whole = optimisers.descend(W, M, 0.02, 9, rule=rule, observe={"P": network.product})
+    assert (
+        whole.steps.tolist() == list(range(10)) and whole.loss.shape == (10,) and whole.singular_values.shape == (10, 3)
+    )
+    np.testing.assert_allclose(whole.observed["P"][0], network.product(W), rtol=1e-14)
+    np.testing.assert_allclose(whole.loss, [network.loss(w, M) for w in _path(W, M, 9)], rtol=1e-12)
+    np.testing.assert_allclose(whole.singular_values, np.linalg.svd(whole.observed["P"], compute_uv=False), rtol=1e-12)
+    last = optimisers.descend(W, M, 0.02, 9, rule=rule, keep=4, every=2, singular_values=False)
+    assert last.steps.tolist() == [6, 8] and last.singular_values is None and last.observed == {}
+    np.testing.assert_allclose(last.loss, whole.loss[[6, 8]], rtol=1e-14)
+    assert optimisers.descend(W, M, 0.02, 9, rule=rule, keep=1).steps.tolist() == [9]
+    assert optimisers.descend(W, M, 0.02, 9, rule=rule, keep=99).steps.tolist() == list(range(10))
+    none = optimisers.descend(W, M, 0.02, 0, rule=rule)
+    assert (
+        np.array_equal(none.weights, W) and none.steps.tolist() == [0] and not none.diverged and none.diverged_at == -1
+    )
+    with pytest.raises(ValueError, match="^every: got 5, but none of the states 7 to 9 is a multiple of it"):
+        optimisers.descend(W, M, 0.02, 9, rule=rule, keep=3, every=5)
+    single = optimisers.descend(W.astype(np.float32), M.astype(np.float32), 0.02, 2, rule=rule)
+    assert single.weights.dtype == np.float32
+
+
+def _path(W, M, steps):
+    before, states = W, [W]
+    for _ in range(steps):
+        states.append(states[-1] - 0.02 * grad(states[-1], M) + 0.3 * (states[-1] - before))
+        before = states[-2]
+    return states
+
+
+def test_axes_of_rates_and_of_starts():
+    W, M = setting()
+    starts = np.stack([W, 0.5 * W])
+    run = optimisers.descend(
+        starts, M, [[0.01], [0.02], [5.0]], 12, rule=optimisers.HeavyBall(0.3), observe={"P": network.product}
+    )
+    assert (
+        run.loss.shape == (3, 1, 2, 13)
+        and run.weights.shape == (3, 1, 2, 3, 3, 3)
+        and run.observed["P"].shape == (3, 1, 2, 13, 3, 3)
+    )
+    assert run.learning_rate.shape == (3, 1, 2) and run.learning_rate[:, 0, 1].tolist() == [0.01, 0.02, 5.0]
+    one_of_them = optimisers.descend(starts[1], M, 0.02, 12, rule=optimisers.HeavyBall(0.3))
+    np.testing.assert_allclose(run.loss[1, 0, 1], one_of_them.loss, rtol=1e-12)
+    assert run.diverged[2].all() and not run.diverged[:2].any()
+    when = run.diverged_at[2, 0, 0]
+    assert np.isfinite(run.loss[2, 0, 0, :when]).all() and np.isinf(run.loss[2, 0, 0, when:]).all()
+    assert np.isinf(run.observed["P"][2, 0, 0, when:]).all() and np.isinf(run.singular_values[2, 0, 0, when:]).all()
+    # the weights are those of the last state with a finite loss
+    np.testing.assert_allclose(network.loss(run.weights[2, 0, 0], M), run.loss[2, 0, 0, when - 1], rtol=1e-10)
+
+
+def test_edges_in_closed_form():
+    assert optimisers.heavy_ball_cycle(0.0, 2, momentum=0.9).rate == pytest.approx(3.8)
+    assert optimisers.nesterov_cycle(0.0, 5, momentum=0.9).rate == pytest.approx(2 * 1.9 / 2.8)
+    # three layers: 2 (1 + 2 g)^(4/3) (1 + g / 2)^(-1/3)
+    assert optimisers.weight_decay_edge(3, decay=0.5) == pytest.approx(2 * 2 ** (4 / 3) * 1.25 ** (-1 / 3), rel=1e-14)
+    assert optimisers.weight_decay_edge(4, decay=0.0) == 2.0
+    rate, cycle = optimisers.rmsprop_cycle(0.1, 2, memory=0.5, floor=0.3)
+    assert rate == pytest.approx(cycle.high - cycle.low + 0.3 * cycle.rate)
+    assert optimisers.rmsprop_cycle(0.1, 2, memory=0.5)[0] == cycle.high - cycle.low  # no floor unless asked for
+
+
+@pytest.mark.parametrize(("depth", "momentum"), [(2, 0.0), (2, 0.5), (3, 0.9)])
+def test_the_window_ends_where_a_multiplier_is_minus_one(depth, momentum):
+    branch = lambda t: optimisers.heavy_ball_cycle(t, depth, momentum=momentum)
+    end = optimisers.window_end(branch)
+    assert np.abs(end.multipliers + 1).min() < 1e-6 and end.rate > 2 * (1 + momentum)
+    if momentum == 0:
+        assert end.rate == pytest.approx(scalar.window(depth).period_four, rel=1e-10)
+    coarse = optimisers.window_end(branch, start=1e-4, stop=2.0, pieces=7)
+    assert coarse.rate == pytest.approx(end.rate, rel=1e-12)
+    with pytest.raises(ValueError, match=r"^cycle: it keeps attracting, or never does, for t from 0.001 to 0.01$"):
+        optimisers.window_end(branch, stop=0.01)
+    with pytest.raises(ValueError, match="^cycle"):
+        optimisers.window_end(branch, start=1.5)  # up to 1.0 unless told otherwise
+
+
+def test_label_noise_by_another_quadrature():
+    for q, depth, noise in ((1.9, 2, 0.02), (2.0, 3, 0.05), (2.05, 2, 0.01), (2.3, 4, 0.3)):
+        kappa, D = 3 / (4 * (depth - 1) * (5 * depth - 4)), (q * noise / depth) ** 2
+        x = np.linspace(-3, 3, 400_001)
+        power = (2 / D) * ((q - 2) * x**2 / 2 - x**4 / (4 * kappa))
+        weight = np.exp(power - power.max())
+        assert optimisers.label_noise_variance(q, depth, noise=noise) == pytest.approx(
+            (x**2 * weight).sum() / weight.sum(), rel=1e-7
+        )
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: optimisers.HeavyBall(1.5), r"^momentum: got 1.5, needs a number in \[0, 1\)"),
+        (lambda: optimisers.HeavyBall(np.nan), "^momentum: got"),
+        (lambda: optimisers.LabelNoise(np.array([[np.inf]]), 0.1, np.random.default_rng(0)), "^direction: got"),
+        (lambda: optimisers.LabelNoise(np.eye(1), -0.1, np.random.default_rng(0)), "^size: got -0.1"),
+        (lambda: optimisers.LabelNoise(np.eye(1), 0.1, 3), "^rng: got 3, .* for the noise"),
+        (lambda: optimisers.BatchNoise(-0.1, np.random.default_rng(0)), "^variance: got -0.1"),
+        (lambda: optimisers.BatchNoise(0.5, None), "^rng: got None, .* for the noise"),
+        (lambda: optimisers.ScalarRMSProp(-0.1), "^memory: got -0.1"),
+        (lambda: optimisers.ScalarRMSProp(0.5, momentum=1.0), "^momentum: got 1.0"),
+        (lambda: optimisers.ScalarRMSProp(0.5, floor=-1.0), "^floor: got -1.0"),
+        (
+            lambda: optimisers.descend(*setting(), 0.1, -1, rule=optimisers.HeavyBall(0.1)),
+            "^steps: got -1, needs an integer >= 0",
+        ),
+        (
+            lambda: optimisers.descend(*setting(), 0.1, 1, rule=optimisers.HeavyBall(0.1), keep=0),
+            "^keep: got 0, needs an integer >= 1",
+        ),
+        (
+            lambda: optimisers.descend(*setting(), 0.1, 1, rule=optimisers.HeavyBall(0.1), every=0),
+            "^every: got 0, needs an integer >= 1",
+        ),
+        (lambda: optimisers.heavy_ball_multipliers([np.nan], momentum=0.1), "^multipliers: got .* needs finite"),
+        (lambda: optimisers.heavy_ball_multipliers([[1], [1, 2]], momentum=0.1), "^multipliers: got .* needs finite"),
+        (lambda: optimisers.heavy_ball_multipliers(["a"], momentum=0.1), "^multipliers: got .* needs finite"),
+        (lambda: optimisers.heavy_ball_multipliers(np.ma.masked_array([1.0]), momentum=0.1), "^multipliers: got"),
+        (lambda: optimisers.heavy_ball_multipliers([1e200], momentum=0.1), "^multipliers: got .* below 1e150"),
+        (lambda: optimisers.heavy_ball_cycle(-0.1, 2, momentum=0.1), "^t: got -0.1"),
+        (lambda: optimisers.heavy_ball_cycle(0.1, 2, momentum=1.0), "^momentum: got 1.0"),
+        (lambda: optimisers.nesterov_cycle(0.1, 2, momentum=1.0), "^momentum: got 1.0"),
+        (lambda: optimisers.weight_decay_cycle(0.1, 1, decay=0.1), "^depth: got 1, needs an integer >= 2"),
+        (lambda: optimisers.weight_decay_cycle(0.1, 3, decay=-0.1), "^decay: got -0.1"),
+        (lambda: optimisers.weight_decay_cycle(100.0, 3, decay=0.1), "^t, depth, decay: got 100.0, 3, 0.1"),
+        (lambda: optimisers.weight_decay_cycle(0.1, 3, decay=1e101), "^t, depth, decay: got"),
+        (lambda: optimisers.weight_decay_edge(1, decay=0.1), "^depth: got 1, needs an integer >= 2"),
+        (lambda: optimisers.weight_decay_edge(3, decay=-0.1), "^decay: got -0.1"),
+        (lambda: optimisers.weight_decay_edge(3, decay=1e101), "^decay: got 1e.101, needs a number of at most 1e100"),
+        (lambda: optimisers.rmsprop_cycle(0.0, 3, memory=0.1), "^t: got 0.0"),
+        (
+            lambda: optimisers.rmsprop_cycle(1e-300, 3, memory=0.1),
+            "^t: got 1e-300, needs a number at which the two values differ",
+        ),
+        (lambda: optimisers.rmsprop_cycle(0.1, 3, memory=1.0), "^memory: got 1.0"),
+        (lambda: optimisers.rmsprop_cycle(0.1, 3, memory=0.1, floor=-0.1), "^floor: got -0.1"),
+        (lambda: optimisers.label_noise_variance(2.0, 1, noise=0.1), "^depth: got 1, needs an integer >= 2"),
+        (lambda: optimisers.label_noise_variance(0.0, 2, noise=0.1), "^q: got 0.0"),
+        (lambda: optimisers.label_noise_variance(2.0, 2, noise=0.0), "^noise: got 0.0"),
+        (lambda: optimisers.label_noise_variance(2.0, 2, noise=1e-101), "^q, noise, depth: got"),
+        (lambda: optimisers.label_noise_variance(1e101, 2, noise=0.1), "^q, noise, depth: got"),
+    ],
+)
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -215,17 +215,24 @@ def _in_fork(function, wall=None):
 
 
 def listed(name: str) -> list[dict]:
-    """Survivors of a module with their reasons; `in` may be "*", `at` is a part of the statement."""
-    return (yaml.safe_load(SURVIVORS.read_text(encoding="utf8")) or {}).get(name) or []
+    """Survivors of a module with their reasons, after those of any module."""
+    entries = yaml.safe_load(SURVIVORS.read_text(encoding="utf8")) or {}
+    return [e | {"anywhere": True} for e in entries.get("all") or []] + (entries.get(name) or [])
 
 
 def explains(entry: dict, mutant: operators.Mutant) -> bool:
+    """Whether function, part of the statement, change (one, several, or a pattern `like`) and number are those of the mutant."""
+    changes = entry.get("change", [])
     return (
-        entry["in"] in ("*", mutant.function)
+        entry.get("in", "*") in ("*", mutant.function)
         and entry.get("at", "") in mutant.statement
-        and mutant.change in (entry["change"] if isinstance(entry["change"], list) else [entry["change"]])
+        and (mutant.change in ([changes] if isinstance(changes, str) else changes) or _like(entry, mutant))
         and entry.get("number", mutant.number) == mutant.number
     )
+
+
+def _like(entry, mutant):
+    return "like" in entry and re.fullmatch(entry["like"], mutant.change) is not None
 
 
 def measure(name: str, only: str, every: int) -> dict:
@@ -252,11 +259,13 @@ def measure(name: str, only: str, every: int) -> dict:
         entries = [number for number, entry in enumerate(known) if explains(entry, mutant)]
         used.update(entries)
         if entries:
-            counts["equivalent"] += known[entries[0]].get("kind", "equivalent") == "equivalent"
+            counts[known[entries[0]].get("kind", "equivalent")] += 1
         else:
             print(f"{name}: survived {tests} tests\n{_entry(mutant)}")
     total = len(plugin.results)
-    stale = [] if only or every > 1 else [entry for number, entry in enumerate(known) if number not in used]
+    stale = [] if only or every > 1 else [
+        entry for number, entry in enumerate(known) if number not in used and not entry.get("anywhere")
+    ]
     for entry in stale:
         print(f"{name}: listed in {SURVIVORS.name}, but no survivor: {entry}")
     killed = counts["killed"] + counts["timeout"]
@@ -265,9 +274,10 @@ def measure(name: str, only: str, every: int) -> dict:
         "one_in": every,
         "killed": counts["killed"],
         "stopped": counts["timeout"],
-        "survived": counts["survived"],
+        "survived": counts["survived"] - counts["equivalent"] - counts["taste"],
         "equivalent": counts["equivalent"],
-        "score": round(killed / max(1, total - counts["equivalent"]), 4),
+        "taste": counts["taste"],
+        "score": round(killed / max(1, total - counts["equivalent"] - counts["taste"]), 4),
         "tests": len(plugin.seconds),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": _commit(),
