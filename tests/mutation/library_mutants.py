@@ -220,6 +220,8 @@ def _numbers(value):
         yield not value
     elif isinstance(value, int):
         yield from (value + 1, value - 1)
+    elif isinstance(value, float) and abs(value) > 1e6:
+        yield from (2 * value, value / 2)
     elif isinstance(value, float):
         yield 1.0 if abs(value) < 1e-3 else value + 1  # a tolerance is lost, a factor is another
         if abs(value) >= 1e-3 or value == 0:
