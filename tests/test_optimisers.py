@@ -408,3 +408,19 @@ def test_label_noise_by_another_quadrature():
 def test_refusals_name_the_argument(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_the_update_is_made_once_a_step_and_of_numpy_only():
+    class Counting(optimisers.Rule):
+        calls = 0
+
+        def advance(self, W, memory, gradient, rate):
+            self.calls += 1
+            return W, None
+
+    rule = Counting()
+    optimisers.descend(*setting(), 0.1, 7, rule=rule)
+    assert rule.calls == 7
+    torch = pytest.importorskip("torch")
+    with pytest.raises(ValueError, match="^W: got a torch tensor, needs a NumPy array"):
+        optimisers.descend(torch.ones(2, 1, 1), torch.ones(1, 1), 0.1, 1, rule=rule)
