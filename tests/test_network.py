@@ -197,7 +197,9 @@ def test_bad_input_is_named(call, message):
         call()
 
 
-@pytest.mark.parametrize(("scale", "dtype"), [(1e-50, np.float32), (1e60, np.float32), (1e-320, np.float16), (7e4, np.float16)])
+@pytest.mark.parametrize(
+    ("scale", "dtype"), [(1e-50, np.float32), (1e60, np.float32), (1e-320, np.float16), (7e4, np.float16)]
+)
 def test_a_scale_that_the_dtype_does_not_hold_is_refused(scale, dtype):
     for start in ("balanced", "unbalanced", "orthogonal", "gaussian"):
         with pytest.raises(ValueError, match="scale: got .* which is not a positive finite number in float"):
@@ -221,3 +223,102 @@ def test_masks_are_refused():
     hidden = np.ma.masked_array(np.ones((2, 1, 1)), mask=[[[True]], [[False]]])
     with pytest.raises(ValueError, match="W: got a masked array"):
         network.product(hidden)
+
+
+def test_two_layers_by_hand():
+    """W_1 = [[1, 2], [0, 1]], W_2 = [[1, 0], [3, 1]], product [[1, 2], [3, 7]], residual [[0, 2], [3, 6]] from [[1, 0], [0, 1]]."""
+    W = np.array([[[1.0, 2.0], [0.0, 1.0]], [[1.0, 0.0], [3.0, 1.0]]])
+    R = np.array([[0.0, 2.0], [3.0, 6.0]])
+    assert network.product(W).tolist() == [[1.0, 2.0], [3.0, 7.0]] and network.loss(W, EYE) == 24.5
+    # W_2^T R and R W_1^T
+    assert network.gradient(W, EYE).tolist() == [[[9.0, 20.0], [3.0, 6.0]], [[4.0, 2.0], [15.0, 6.0]]]
+    V = np.zeros_like(W)
+    V[1, 0, 1] = 1.0  # moves W_2; then dP = V_2 W_1 = [[0, 1], [0, 0]]
+    found = network.hessian_vector_product(W, EYE, V)
+    assert np.array_equal(found[0], V[1].T @ R + W[1].T @ [[0, 1], [0, 0]]) and np.array_equal(
+        found[1], [[2, 1], [0, 0]]
+    )
+    assert network.product(W[:1]).tolist() == W[0].tolist() and network.gradient(W[:1], EYE).tolist() == [
+        [[0.0, 2.0], [0.0, 0.0]]
+    ]
+
+
+def test_starts_by_hand():
+    for name, last in (("balanced", [[0.5, 0.0], [0.0, 0.5]]), ("unbalanced", [[0.0, 0.0], [0.0, 0.0]])):
+        W = network.initialise(name, depth=3, width=2, scale=0.5)
+        assert W[:2].tolist() == [[[0.5, 0.0], [0.0, 0.5]]] * 2 and W[2].tolist() == last and W.dtype == np.float64
+    one = network.initialise("unbalanced", depth=1, width=1, scale=0.5)
+    assert one.tolist() == [[[0.0]]] and network.initialise("balanced", depth=1, width=1, scale=0.5).tolist() == [
+        [[0.5]]
+    ]
+    draws = np.random.default_rng(5).standard_normal((2, 3, 3))
+    gaussian = network.initialise("gaussian", depth=2, width=3, scale=0.1, rng=np.random.default_rng(5))
+    assert np.array_equal(gaussian[0], 0.1 * draws[0])  # a layer after the other, in the generator's order
+    turned = network.initialise("orthogonal", depth=2, width=3, scale=2.0, rng=np.random.default_rng(5))[0] / 2
+    np.testing.assert_allclose(
+        np.triu(turned.T @ draws[0]), turned.T @ draws[0], atol=1e-14
+    )  # the Q of a QR decomposition
+    assert np.all(np.diag(turned.T @ draws[0]) > 0)  # with the signs that make it Haar distributed
+    W = network.initialise("balanced", depth=2, width=2, scale=0.1)
+    W[0, 0, 0] = 7.0  # the caller's own, one layer at a time
+    assert W[1, 0, 0] == 0.1
+
+
+def test_targets_by_hand():
+    t = network.target(np.array([3.0, 1.0]), 3, diagonal=True)
+    assert (
+        t.matrix.tolist() == [[3, 0, 0], [0, 1, 0], [0, 0, 0]]
+        and np.array_equal(t.left, np.eye(3))
+        and np.array_equal(t.right, np.eye(3))
+    )
+    assert t.singular_values.tolist() == [3.0, 1.0] and network.target((2,), 1, diagonal=True).matrix.tolist() == [
+        [2.0]
+    ]
+    general = network.target((3, 2, 1), 3, rng=np.random.default_rng(0))
+    for Q in (general.left, general.right):
+        np.testing.assert_allclose(Q.T @ Q, np.eye(3), atol=1e-15)
+    assert not np.allclose(general.left, general.right)
+    default = network.target((3, 2, 1), 3, rng=np.random.default_rng(0), symmetric=False, diagonal=False)
+    assert np.array_equal(general.matrix, default.matrix)
+    assert np.array_equal(
+        *(
+            getattr(network.target((1, 1), 2, rng=np.random.default_rng(0), symmetric=True), side)
+            for side in ("left", "right")
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: network.target([], 3, diagonal=True), r"^singular_values: got \[\], needs a non-empty"),
+        (lambda: network.target([[1.0]], 3, diagonal=True), "^singular_values: got"),
+        (lambda: network.target((1, 1), 0, diagonal=True), "^width: got 0, needs an integer >= 1$"),
+        (lambda: network.target((1,), 2**17, diagonal=True), "^width: got an array of shape"),
+        (
+            lambda: network.target((3, 2, 1), 2, diagonal=True),
+            "^singular_values: got 3 of them, needs at most width = 2",
+        ),
+        (lambda: network.target((1,), 1, diagonal=1), "^diagonal: got 1"),
+        (lambda: network.target((1,), 1, symmetric=1), "^symmetric: got 1"),
+        (lambda: network.target((1,), 1), "rng: got None, .* for the singular vectors of the target"),
+        (
+            lambda: network.initialise("balanced", depth=2**20, width=2**10, scale=1),
+            "^depth, width: got an array of shape",
+        ),
+        (lambda: network.initialise("balanced", depth=2, width=2, scale=-1.0), "^scale: got -1.0"),
+        (lambda: network.initialise("balanced", depth=2, width=2, scale=1, dtype="no such"), "^dtype: got object"),
+        (lambda: network.initialise("balanced", depth=2, width=2, scale=1, dtype=complex), "^dtype: got complex128"),
+        (lambda: network.initialise("gaussian", depth=2, width=2, scale=1), 'for the start "gaussian"'),
+        (
+            lambda: network.hessian_vector_product(np.full((3, 1, 1), 1e120), np.eye(1), np.ones((3, 1, 1))),
+            "^W, V: got",
+        ),
+        (lambda: network.gradient(np.array([1e200, 1e200, 0.0, 1.0])[:, None, None], np.eye(1)), "^W: got"),
+        (lambda: network.product(np.array([1e200, 1e200, 0.0])[:, None, None]), "^W: got"),
+        (lambda: network.loss(np.array([1e200, 1e200, 0.0])[:, None, None], np.eye(1)), "^W: got"),
+    ],
+)
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -63,3 +63,32 @@ def test_linear_turning_is_the_derivative_of_the_multiplier():
 def test_a_ratio_outside_is_refused(ratio):
     with pytest.raises(ValueError, match="ratio"):
         torus.law(ratio)
+
+
+def test_closed_form_by_hand():
+    """At n = 1/2: the denominator is -1/2 (3/4 - 3/2 + 1)(9/8 - 59/4 + 71/2 - 25) = -1/8 * -25/8."""
+    n = Fraction(1, 2)
+    below = Fraction(25, 64)
+    real = sum(c * n**k for k, c in zip(range(7, -1, -1), (48, -629, 3107, -7527, 9804, -7125, 2761, -455)))
+    imaginary = sum(
+        c * n**k for k, c in zip(range(8, -1, -1), (192, -2588, 13360, -34402, 48753, -40320, 19162, -4722, 405))
+    )
+    assert torus.closed_form(n) == (8 * real / below, 4 * imaginary / below)
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.9])
+def test_law_is_the_normal_form_in_numbers(ratio):
+    law, n = torus.law(ratio), 2 * ratio / (1 + ratio)
+    real, imaginary = torus.closed_form(n)
+    # r^4 = (3 - n) / |G| epsilon; the phases have the sizes r (1 + n)^(1/2) (5 - n)^(1/4), in units of the mean singular value
+    size = (3 - n) / -real
+    assert law.amplitude == pytest.approx((1 + ratio) / 2 * size**0.25 * (1 + n) ** 0.5 * (5 - n) ** 0.25, rel=1e-14)
+    assert np.cos(law.angle) == pytest.approx(2 * n - 1, rel=1e-12)
+    assert law.turning - law.linear_turning == pytest.approx(imaginary * size / np.sin(law.angle), rel=1e-10)
+
+
+def test_a_map_that_does_not_turn_is_refused(monkeypatch):
+    """It does not happen; it is seen if one step is taken for two."""
+    monkeypatch.setattr(torus._Model, "two", lambda self, w, order: self.step(w, order))
+    with pytest.raises(ArithmeticError, match="the linear part is not a turn"):
+        torus.quintic(Fraction(2, 3))
