@@ -1,4 +1,4 @@
-r"""The Hessian of the loss: dense, its largest eigenvalues (the sharpness), and whole spectra in closed form.
+r"""The Hessian of the loss: dense, its largest eigenvalues (the sharpness), and whole spectra in closed form or reduced.
 
 Parameters are ordered layer by layer, each layer row-major, as ``W.ravel()`` orders them.
 """
@@ -132,6 +132,7 @@ def sharpness(
     blocks of k vectors, so that a k-fold eigenvalue is found k times, each made orthogonal to all earlier ones as often as
     it takes; so is one that the recurrence did not reach. There is no warm start: along an oscillating trajectory the
     leading eigenvector changes its symmetry class, and a warm start then returns another eigenvalue without a sign of it.
+    For runs of wide networks from the starts of the paper `spectrum_reduced` is faster, and gives all eigenvalues.
 
     Parameters
     ----------
