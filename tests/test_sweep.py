@@ -174,22 +174,23 @@ def test_a_worker_of_a_dask_cluster_is_killed_and_nothing_is_missing(tmp_path):
         mine = [line for line in log_of(tmp_path) if line[1] == pid]
         return bool(mine) and mine[-1][0] == "begin"
 
-    def kill(victim):
+    def kill_one(pids):
         wait_for(lambda: sum(word == "end" for word, _, _ in log_of(tmp_path)) >= 6)
         while not killed:
-            wait_for(lambda: at_work(victim))
-            os.kill(victim, signal.SIGSTOP)
-            if at_work(victim):
-                os.kill(victim, signal.SIGKILL)
-                killed.append(log_of(tmp_path))
-            else:  # it came to the end of that block
-                os.kill(victim, signal.SIGCONT)
+            wait_for(lambda: any(map(at_work, pids)))
+            for pid in filter(at_work, pids):
+                os.kill(pid, signal.SIGSTOP)
+                if at_work(pid):  # still, and held there
+                    os.kill(pid, signal.SIGKILL)
+                    killed.extend([pid, log_of(tmp_path)])
+                    return
+                os.kill(pid, signal.SIGCONT)
 
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
         pids = sorted(client.run(os.getpid).values())
-        assert len(pids) == 2 and os.getpid() not in pids
-        thread = threading.Thread(target=kill, args=(pids[0],))
+        assert len(set(pids)) == 2 and os.getpid() not in pids
+        thread = threading.Thread(target=kill_one, args=(pids,))
         thread.start()
         try:
             with joblib.parallel_config(backend="dask"):
@@ -198,13 +199,13 @@ def test_a_worker_of_a_dask_cluster_is_killed_and_nothing_is_missing(tmp_path):
                 failing = run(fails_at_seven, {"x": np.arange(20)}, batch="x", block=6)
         finally:
             thread.join()
-    assert_same(result, run(functools.partial(logged, str(tmp_path / "."), 0.0), grid, batch="x", block=17))
+    assert_same(result, run(functools.partial(logged, str(tmp_path), 0.0), grid, batch="x", block=17))
     assert_same(chaotic, run(scan, GRID, batch="rate", n_jobs=1))
     assert_same(failing, run(fails_at_seven, {"x": np.arange(20)}, batch="x", block=20))
-    ended = {x for word, _, x in killed[0] if word == "end"}
-    assert 6 <= len(ended) < 30  # in mid-sweep
+    victim, log = killed
+    assert 6 <= len({x for word, _, x in log if word == "end"}) < 30  # in mid-sweep
     begun = Counter(x for word, pid, x in log_of(tmp_path) if word == "begin" and pid != os.getpid())
-    lost = [x for word, pid, x in killed[0] if pid == pids[0]][-1]
+    lost = [x for _, pid, x in log if pid == victim][-1]
     assert len(begun) == 30 and begun[lost] == 2  # what the killed process was at was done again
 
 
@@ -348,7 +349,8 @@ def test_a_driver_that_was_killed_loses_nothing_that_was_finished(tmp_path, kill
 
     def start():
         with (tmp_path / "stderr").open("w") as stream:
-            return subprocess.Popen([sys.executable, tmp_path / "run.py", tmp_path], stderr=stream)
+            command = [sys.executable, tmp_path / "run.py", tmp_path]
+            return subprocess.Popen(command, stderr=stream, start_new_session=True)
 
     process = start()
     wait_for(lambda: len(parts_of(tmp_path)) >= 5 or process.poll() is not None)
@@ -356,9 +358,8 @@ def test_a_driver_that_was_killed_loses_nothing_that_was_finished(tmp_path, kill
     assert process.wait() != 0
     finished = {int(path.stem) for path in parts_of(tmp_path)}
     assert 5 <= len(finished) < 30
-    for orphan in {pid for _, pid, _ in log_of(tmp_path)}:  # joblib's processes wait for work for minutes
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(orphan, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # joblib's processes, which would wait for work for minutes
     before = len(log_of(tmp_path))
     assert start().wait() == 0, (tmp_path / "stderr").read_text()
     begun = Counter(x // 2 for word, _, x in log_of(tmp_path)[before:] if word == "begin")
