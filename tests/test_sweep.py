@@ -386,7 +386,7 @@ def test_what_finished_blocks_are_known_by(tmp_path):
 
     assert count() == 2 and count() == 0 and count(n_jobs=None) == 0
     assert count(settings={"width": 4}) == 2 and count(settings={"width": 4}) == 0
-    assert count(other) == 2 and count(grid={"x": [1.0, 2.5]}) == 2 and count(grid={"x": [1, 2]}) == 2
+    assert count(other) == 2 and count(grid={"x": [1.0, 2.5]}) == 2 and count(grid={"x": np.float32([1, 2])}) == 2
     assert count(batch="x") == 1 and count(batch="x", block=1) == 2
     assert count() == 0  # the first are still there
 
