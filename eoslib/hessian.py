@@ -1,4 +1,4 @@
-r"""The Hessian of the loss: dense, its largest eigenvalues (the sharpness), and whole spectra in closed form or reduced.
+r"""The Hessian of the loss: dense, its largest eigenvalues (the sharpness), and whole spectra by formula or reduction.
 
 Parameters are ordered layer by layer, each layer row-major, as ``W.ravel()`` orders them.
 """
@@ -29,8 +29,8 @@ KRYLOV_LIMIT = 300
 def dense(W: np.ndarray, M: np.ndarray) -> np.ndarray:
     r"""Hessian of the loss as a matrix.
 
-    With :math:`A_\ell = W_{L:\ell+1}`, :math:`B_\ell = W_{\ell-1:1}` and :math:`R = W_{L:1} - M`, its entry at row (p, q)
-    of layer k and column (r, s) of layer l is
+    With :math:`A_\ell = W_{L:\ell+1}`, :math:`B_\ell = W_{\ell-1:1}` and :math:`R = W_{L:1} - M`, its entry at row
+    (p, q) of layer k and column (r, s) of layer l is
 
     .. math:: (A_k^\top A_\ell)_{pr} (B_k B_\ell^\top)_{qs} + (E_{k\ell})_{ps} (E_{\ell k})_{rq},
 
@@ -126,13 +126,13 @@ def sharpness(
 
     Small problems are solved by LAPACK. Otherwise Krylov spaces are built for many networks at once from fixed random
     vectors, until each Ritz pair has :math:`\lVert Hy - \theta y \rVert \le \text{tolerance} \cdot \max|\theta|`,
-    computed from y itself. That bounds the distance from :math:`\theta` to an eigenvalue; eigenvalues that are closer to
-    each other than this are not told apart. One eigenvalue is sought by Lanczos' three-term recurrence, which loses
+    computed from y itself. That bounds the distance from :math:`\theta` to an eigenvalue; eigenvalues that are closer
+    to each other than this are not told apart. One eigenvalue is sought by Lanczos' three-term recurrence, which loses
     orthogonality only to Ritz vectors that have converged (Paige 1971), and stops at the first. Several are sought by
-    blocks of k vectors, so that a k-fold eigenvalue is found k times, each made orthogonal to all earlier ones as often as
-    it takes; so is one that the recurrence did not reach. There is no warm start: along an oscillating trajectory the
-    leading eigenvector changes its symmetry class, and a warm start then returns another eigenvalue without a sign of it.
-    For runs of wide networks from the starts of the paper `spectrum_reduced` is faster, and gives all eigenvalues.
+    blocks of k vectors, so that a k-fold eigenvalue is found k times, each made orthogonal to all earlier ones as often
+    as it takes; so is one that the recurrence did not reach. There is no warm start: along an oscillating trajectory
+    the leading eigenvector changes its symmetry class, and a warm start then returns another eigenvalue without a sign
+    of it. For runs of wide networks from the starts of the paper `spectrum_reduced` is faster, and gives all of them.
 
     Parameters
     ----------
@@ -192,14 +192,14 @@ def _largest(W, M, k, sign, tolerance):
 
 
 def _in_chunks(solve, numbers, W, M, k, *options):
-    """The (n, k) values of `solve` for networks W (n, L, d, d), some at a time, with room for so many numbers for each."""
+    """The (n, k) values of `solve` for networks W (n, L, d, d), of which each needs room for so many numbers."""
     chunk = max(1, KRYLOV_BYTES // (8 * numbers))
     parts = [solve(W[i : i + chunk], M, k, *options) for i in range(0, len(W), chunk)]
     return np.concatenate(parts or [np.empty((0, k))])
 
 
 def _curvature(W, M):
-    """The map V -> Hessian-vector product for directions (n, k, L, d, d), with what depends on W (n, L, d, d) computed once."""
+    """The Hessian-vector product as a map of directions (n, k, L, d, d); what depends on W (n, L, d, d) is kept."""
     parts = [part[:, None] for part in network.layers(W)]
     P = network.prefixes(parts)
     B = [P[-1] - M]
@@ -274,9 +274,10 @@ def _lanczos(W, M, _, sign, tolerance):
 
 
 def _top_pairs(alpha, beta, sign):
-    """Largest eigenvalue of sign * T, its eigenvector and relative residual, for Lanczos matrices T; NaN if LAPACK fails.
+    """Largest eigenvalue of sign * T, its eigenvector and relative residual, for the matrices T of Lanczos.
 
-    `alpha` (n, m) is the diagonal, `beta` (n, m) what is beside it and, last, the norm of the remainder.
+    `alpha` (n, m) is the diagonal, `beta` (n, m) what is beside it and, last, the norm of the remainder. Where LAPACK
+    fails the eigenvalue is NaN and the residual infinite.
     """
     n, size = alpha.shape
     theta, y = np.full(n, np.nan), np.full((n, size), np.nan)
@@ -288,7 +289,7 @@ def _top_pairs(alpha, beta, sign):
 
 
 def _unit(image):
-    """The size of each Hessian, by one image of it, where squares of its entries would leave the range; elsewhere one."""
+    """The size of each Hessian, by one image of it, where squares of its entries would leave the range; else one."""
     unit = np.abs(image).max(axis=tuple(range(1, image.ndim)), keepdims=True)
     if not np.isfinite(unit).all():
         raise ValueError("W: got entries so large that the Hessian overflows")
@@ -358,8 +359,8 @@ def _eigenvalues(W, M, k, sign):
 def _orthonormal_to(basis, block):
     """Rows that are orthonormal, orthogonal to the rows of `basis`, and span what `block` adds to it.
 
-    Where the Krylov space is exhausted `block` adds nothing but rounding errors; repeated projection then turns these, or
-    random rows in their place, into further directions. A fixed number of passes is not enough for that.
+    Where the Krylov space is exhausted `block` adds nothing but rounding errors; repeated projection then turns these,
+    or random rows in their place, into further directions. A fixed number of passes is not enough for that.
     """
     k = block.shape[-2]
     for attempt in range(20):
@@ -523,7 +524,7 @@ def _spectrum_aligned(s, target):
     for low in range(depth):
         H[..., 0, low, 1, low, :] = 0
         for high in range(low + 1, depth):
-            # reversing all residuals reverses this coupling, a change of signs of the (j, i) coordinates: only D feels it
+            # reversing all residuals reverses this, a change of signs of the (j, i) coordinates: only D feels it
             edge = residual * above[..., high, :] * below[..., low, :]
             middle = between[low, high]
             H[..., 0, high, 1, low, :] = edge[..., i] * middle[..., j]
@@ -544,12 +545,12 @@ def _spectrum_aligned(s, target):
 
 
 def spectrum_reduced(W: np.ndarray, M: np.ndarray, *, tolerance: float = 1e-10) -> tuple[np.ndarray, np.ndarray]:
-    r"""All eigenvalues of the Hessian, with multiplicities, of wide networks that are small ones beside multiples of one.
+    r"""All eigenvalues of the Hessian, with multiplicities, of wide networks that are small ones beside multiples of 1.
 
     Runs from the starts of the paper keep the form
-    :math:`W_\ell = Q_\ell\, \mathrm{diag}(w_\ell, c_\ell I_{d-k})\, Q_{\ell-1}^\top` with orthogonal :math:`Q_\ell`, layers
-    :math:`w_\ell` of width k, and a target :math:`Q_L\, \mathrm{diag}(m, 0)\, Q_0^\top`: with k = r, the rank of the
-    target, from :math:`W_L = 0` or for a symmetric positive semi-definite target, and otherwise with k the rank of
+    :math:`W_\ell = Q_\ell\, \mathrm{diag}(w_\ell, c_\ell I_{d-k})\, Q_{\ell-1}^\top` with orthogonal :math:`Q_\ell`,
+    layers :math:`w_\ell` of width k, and a target :math:`Q_L\, \mathrm{diag}(m, 0)\, Q_0^\top`: with k = r, the rank of
+    the target, from :math:`W_L = 0` or for a symmetric positive semi-definite target, and otherwise with k the rank of
     :math:`(U_r, V_r)`, at most 2 r, from layers :math:`\alpha I`. The Hessian then commutes with rotations of the other
     d - k directions, and each of its eigenvalues is one of a network of width k + 2:
 
@@ -587,8 +588,8 @@ def spectrum_reduced(W: np.ndarray, M: np.ndarray, *, tolerance: float = 1e-10) 
     Notes
     -----
     Layers of norm at most :math:`\omega` that are at most :math:`\delta` from the form, with a residual of norm
-    :math:`\rho`, move an eigenvalue by at most :math:`(L-1)\,[3L\,\omega^{2L-3} + (L-2)\,\omega^{L-3}\rho]\,\delta` and terms
-    of order :math:`\delta^2`.
+    :math:`\rho`, move an eigenvalue by at most
+    :math:`(L-1)\,[3L\,\omega^{2L-3} + (L-2)\,\omega^{L-3}\rho]\,\delta` and terms of order :math:`\delta^2`.
 
     Examples
     --------
@@ -606,8 +607,8 @@ def spectrum_reduced(W: np.ndarray, M: np.ndarray, *, tolerance: float = 1e-10) 
     small, target, deviation = _reduce(np.asarray(W, float).reshape((-1, depth, d, d)), np.asarray(M, float), tolerance)
     if np.any(deviation > tolerance):
         raise ValueError(
-            f"W: got layers that are {deviation.max():.1e} of the largest away from small ones beside a multiple of the "
-            f"identity, needs at most {tolerance:.1e}"
+            f"W: got layers that are {deviation.max():.1e} of the largest away from small ones beside a multiple of "
+            f"the identity, needs at most {tolerance:.1e}"
         )
     k = small.shape[-1] - 2
     numbers = np.array([depth * k**2, 2 * depth * k, 2 * depth, depth])
@@ -622,7 +623,7 @@ def spectrum_reduced(W: np.ndarray, M: np.ndarray, *, tolerance: float = 1e-10) 
 
 
 def _reduce(W, M, tolerance):
-    """Networks of width k + 2 and their target for W (n, L, d, d), and how far each is from the form; see `spectrum_reduced`."""
+    """Networks of width k + 2 for W (n, L, d, d), their target, and how far each is from that form."""
     left, s, right = np.linalg.svd(M)
     rank = max(1, np.sum(s > len(s) * np.finfo(float).eps * s[0]))
     first, last = right[:rank].T, left[:, :rank]
@@ -638,7 +639,7 @@ def _reduce(W, M, tolerance):
 
 
 def _restrict(W, M, frames):
-    """See `_reduce`; `frames` are orthonormal bases of the L + 1 subspaces, (n, d, k), or (d, k) where common to all."""
+    """See `_reduce`; `frames` are orthonormal bases of the L + 1 subspaces, (n, d, k), or (d, k) if common to all."""
     n, depth, d, _ = W.shape
     k = frames[0].shape[-1]
     peak = np.abs(W).max(axis=(-3, -2, -1))  # so that squares stay in range
