@@ -2,7 +2,7 @@
 
 Eight runs (four without AVX-512) lie side by side in the lanes of one vector, so that every product of matrices is a
 product of matrices of vectors; it is computed in tiles whose sums stay in registers, and time runs inside a group of
-lanes, whose weights stay in the nearest cache. The one-mode map runs in blocks of 256 rates with time outside.
+lanes, whose weights stay in the nearest cache. The one-mode map runs for a few vectors at a time, which never leave the registers.
 
 Multiplication and addition are fused here, as they are not in NumPy: the two agree to rounding, not bit for bit, and
 on chaotic orbits only in their statistics. A batch still gives bit for bit what its runs give one by one.
@@ -26,7 +26,7 @@ _WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 LANES = 8 if _WIDE else 4
 CHUNK_BYTES = 256 * 1024  # of one (n, d, d) array
 _TILE = (5, 4) if _WIDE else (3, 3)  # rows and columns whose sums fit the 32 or 16 vector registers
-_BLOCK = 256  # rates of the one-mode map that share one pass over time
+_CHAINS = 10  # vectors of the one-mode map that advance together
 _LOOK = 64  # its steps between two looks at what left the floating range
 _VECTOR, _WHOLE = ir.VectorType(ir.DoubleType(), LANES), ir.IntType(64)
 
@@ -192,19 +192,12 @@ def orbit(s, target, rate, depth, steps, states, diverged_at):
 @functools.cache
 def _orbit(depth):
     """The loop over time for this depth; where a run leaves the floating range, `diverged_at` says when."""
-
-    @numba.njit(fastmath={"contract"})
-    def move(s, target, rate):
-        for i in range(_BLOCK):
-            lower = s[i]
-            for _ in range(depth - 2):
-                lower *= s[i]
-            s[i] += rate[i] * (target[i] - lower * s[i]) * lower
+    iterate, block = _map(depth), _CHAINS * LANES
 
     @numba.njit
     def first_lost(s, target, rate, i, steps):
         for t in range(1, steps + 1):
-            move(s, target, rate)
+            iterate(s.ctypes.data, target.ctypes.data, rate.ctypes.data, 1)
             if not np.isfinite(s[i]):
                 return t
         return steps
@@ -212,24 +205,56 @@ def _orbit(depth):
     @numba.njit
     def run(s, target, rate, steps, states, diverged_at):
         first = steps + 1 - len(states)
-        for start in range(0, len(s), _BLOCK):
-            stop = min(start + _BLOCK, len(s))
-            now, m, eta = np.zeros(_BLOCK), np.zeros(_BLOCK), np.zeros(_BLOCK)
-            now[: stop - start], m[: stop - start], eta[: stop - start] = (
-                s[start:stop],
-                target[start:stop],
-                rate[start:stop],
-            )
+        now, before, m, eta = np.zeros(block), np.zeros(block), np.zeros(block), np.zeros(block)
+        for start in range(0, len(s), block):
+            stop = min(start + block, len(s))
+            count = stop - start
+            now[:count], m[:count], eta[:count] = s[start:stop], target[start:stop], rate[start:stop]
             if first == 0:
-                states[0, start:stop] = s[start:stop]
-            for t in range(0, steps, _LOOK):
-                before, count = now.copy(), min(_LOOK, steps - t)
-                for k in range(t + 1, t + count + 1):
-                    move(now, m, eta)
-                    if k >= first:
-                        states[k - first, start:stop] = now[: stop - start]
-                for i in range(stop - start):
+                states[0, start:stop] = now[:count]
+            t = 0
+            while t < steps:
+                before[:] = now
+                # up to the first recorded state in one go, from there one by one
+                some = min(_LOOK, max(first - t, 1), steps - t)
+                iterate(now.ctypes.data, m.ctypes.data, eta.ctypes.data, some)
+                if t + some >= first:
+                    states[t + some - first, start:stop] = now[:count]
+                for i in range(count):
                     if diverged_at[start + i] < 0 and not np.isfinite(now[i]):
-                        diverged_at[start + i] = t + first_lost(before.copy(), m, eta, i, count)
+                        diverged_at[start + i] = t + first_lost(before.copy(), m, eta, i, some)
+                t += some
 
     return run
+
+
+def _map(depth):
+    """Function ``(s, target, rate, count)``: so many steps of the map for `_CHAINS` vectors, which stay in registers.
+
+    The vectors are independent, and together they hide the latency of an operation.
+    """
+
+    @intrinsic
+    def iterate(typing, s, target, rate, count):
+        def build(context, builder, signature, arguments):
+            places = [builder.inttoptr(address, _VECTOR.as_pointer()) for address in arguments[:3]]
+            read = [
+                [builder.load(builder.gep(place, [_whole(i)]), align=8) for place in places] for i in range(_CHAINS)
+            ]
+            states = [cgutils.alloca_once_value(builder, x) for x, _, _ in read]
+            fuse = {"flags": ("contract",)}
+            with cgutils.for_range(builder, arguments[3]):
+                for state, (_, m, eta) in zip(states, read, strict=True):
+                    x = builder.load(state)
+                    lower = x
+                    for _ in range(depth - 2):
+                        lower = builder.fmul(lower, x)
+                    gap = builder.fsub(m, builder.fmul(lower, x, **fuse), **fuse)
+                    builder.store(builder.fadd(x, builder.fmul(builder.fmul(eta, lower), gap, **fuse), **fuse), state)
+            for i, state in enumerate(states):
+                builder.store(builder.load(state), builder.gep(places[0], [_whole(i)]), align=8)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 4), build
+
+    return iterate
