@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
-from . import loops, network, validate
+from . import loops, network, reduction, validate
 
 # A chunk of runs whose (n, d, d) arrays stay below this size keeps its temporaries in cache and off the page-fault path.
 CHUNK_BYTES = 96 * 1024
@@ -51,6 +51,7 @@ def descend(
     every: int = 1,
     observe: dict[str, Callable] | None = None,
     singular_values: bool = True,
+    reduce: bool = False,
     compiled: bool = False,
     device: Any = None,
 ) -> Run:
@@ -81,6 +82,10 @@ def descend(
         array of shape (k, n, ...). (n counts the runs of one chunk.)
     singular_values : bool
         Pass ``False`` to leave them out; they are most of the cost for d >= 50.
+    reduce : bool
+        Run in the subspace that descent does not leave (`reduction.reduce`, which says from which starts): the same
+        record of the full network, from a run of width r + 1 or 2r + 1 for a target of rank r. `observe` sees the full
+        weights, expanded, of one start.
     compiled : bool
         Use the kernels of `eoslib.compiled` (numba, the extra ``fast``; float64 only), which are faster for batches, and
         the more so the smaller d is. They are compiled on first use, in about a second for each width.
@@ -95,7 +100,7 @@ def descend(
     ------
     ValueError
         On wrong shapes, entries that are not finite, rates that are not positive, or counts below their least value; if
-        numba is missing for `compiled`, or torch does not find `device`.
+        numba is missing for `compiled`, torch does not find `device`, or the start cannot be reduced.
 
     Examples
     --------
@@ -104,7 +109,17 @@ def descend(
     >>> run = descend(np.full((2, 1, 1), 0.9), np.eye(1), 1.1, 2000, keep=4)
     >>> run.singular_values.ravel().round(6).tolist()
     [1.245597, 0.663494, 1.245597, 0.663494]
+
+    Two modes in width 100, L = 2, eta = 2.1 / S: the first cycles between 25/21 and 16/21.
+
+    >>> W = np.stack([np.eye(100) / 2, np.zeros((100, 100))])
+    >>> run = descend(W, np.diag(np.r_[1.0, 0.5, np.zeros(98)]), 1.05, 4000, keep=2, reduce=True)
+    >>> run.singular_values[:, :3].round(4).tolist(), run.weights.shape
+    ([[1.1905, 0.5, 0.0], [0.7619, 0.5, 0.0]], (2, 100, 100))
     """
+    if validate.flag("reduce", reduce):
+        options = {"keep": keep, "every": every, "singular_values": singular_values}
+        return _reduced(W, M, learning_rate, steps, observe, **options, compiled=compiled, device=device)
     W, M, rates, plan = _plan(W, M, learning_rate, steps, keep, every, observe, singular_values)
     batch, layers = W.shape[:-3], W.shape[-3:]
     shape = rates.shape + batch
@@ -130,6 +145,28 @@ def descend(
         learning_rate=rates.reshape(shape),
         observed={name: out[f"observed {name}"] for name in plan.observe},
     )
+
+
+def _reduced(W, M, learning_rate, steps, observe, **options):
+    """`descend` with ``reduce=True``: the small run, and what the full network would have recorded."""
+    small = reduction.reduce(W, M)
+    watch = dict(_functions(observe))
+    if watch and small.frames.ndim > 3:
+        raise ValueError("observe: got functions for a batch of starts with reduce=True, needs one start (L, d, d)")
+    expanded = {name: lambda w, f=f: f(small.expand(w)) for name, f in watch.items()}
+    alone = small.copies > 1 and not small.still  # the complement moves: its singular value counts `copies` times
+    if alone:
+        expanded["of the complement"] = lambda w: np.abs(np.prod(w[..., -1, -1], axis=-1))
+    run = descend(small.weights, small.target, learning_rate, steps, observe=expanded, **options)
+    p = run.observed.pop("of the complement") if alone else np.zeros(())
+    with np.errstate(over="ignore"):
+        loss = run.loss + ((small.copies - 1) / 2 * p * p if alone else 0)
+    values = run.singular_values
+    if values is not None:
+        more = np.broadcast_to(p[..., None], values.shape[:-1] + (len(M) - values.shape[-1],))
+        more = np.where(np.isinf(run.loss)[..., None], np.inf, more)
+        values = -np.sort(-np.concatenate([values, more], axis=-1), axis=-1)
+    return replace(run, weights=small.expand(run.weights), loss=loss, singular_values=values)
 
 
 def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10, atol: float = 1e-12) -> np.ndarray:
@@ -218,11 +255,15 @@ def _plan(W, M, learning_rate, steps, keep, every, observe, singular_values):
     validate.storable("steps", ((steps + 1 - first) // every,))
     recorded = np.arange(-(-first // every) * every, steps + 1, every)
     singular_values = validate.flag("singular_values", singular_values)
-    if observe is not None and not (isinstance(observe, dict) and all(callable(f) for f in observe.values())):
-        raise ValueError(f"observe: got {validate.short(observe)}, needs a dict of functions")
     if recorded.size == 0:
         raise ValueError(f"every: got {every}, but none of the states {first} to {steps} is a multiple of it")
-    return W, M, rates, _Plan(steps, recorded, observe or {}, singular_values)
+    return W, M, rates, _Plan(steps, recorded, _functions(observe), singular_values)
+
+
+def _functions(observe):
+    if observe is not None and not (isinstance(observe, dict) and all(callable(f) for f in observe.values())):
+        raise ValueError(f"observe: got {validate.short(observe)}, needs a dict of functions")
+    return observe or {}
 
 
 def _engine(compiled, device, runs, plan):

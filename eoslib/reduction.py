@@ -8,17 +8,17 @@ others are their images), and otherwise k = 2r, with :math:`S_0 = V + (O_L\cdots
 target is zero and a layer stays a multiple :math:`a_\ell O_\ell`, so that one number stands for all d - k directions.
 
 The starts "balanced", "unbalanced" and "orthogonal" of `network.initialise` are of this kind, "gaussian" is not.
+`descent.descend` takes this way with ``reduce=True``.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from . import descent, validate
+from . import validate
 
 
 @dataclass(frozen=True)
@@ -115,62 +115,6 @@ def reduce(W: np.ndarray, M: np.ndarray, *, tolerance: float = 1e-12) -> Reducti
         weights[..., k, k] = scale
     departure = float(max(miss, (values[rank] / values[0]) if rank < d else 0))
     return Reduction(weights, target, max(d - k, 1), still, frames, outside, departure)
-
-
-def descend(
-    W: np.ndarray,
-    M: np.ndarray,
-    learning_rate: ArrayLike,
-    steps: int,
-    *,
-    keep: int | None = None,
-    every: int = 1,
-    singular_values: bool = True,
-    compiled: bool = False,
-) -> descent.Run:
-    """`descent.descend` by way of `reduce`: the same record of the full network, at a cost that the width hardly enters.
-
-    Parameters
-    ----------
-    W, M
-        As in `reduce`.
-    learning_rate, steps, keep, every, singular_values, compiled
-        As in `descent.descend`. (To observe more, descend from ``reduce(W, M).weights`` and expand.)
-
-    Returns
-    -------
-    descent.Run
-        Of the full network; ``.weights`` is expanded.
-
-    Raises
-    ------
-    ValueError
-        As `reduce` and `descent.descend`.
-
-    Examples
-    --------
-    Two modes in width 100, L = 2, eta = 2.1 / S: the first cycles between 25/21 and 16/21.
-
-    >>> W = np.stack([np.eye(100) / 2, np.zeros((100, 100))])
-    >>> run = descend(W, np.diag(np.r_[1.0, 0.5, np.zeros(98)]), 1.05, 4000, keep=2)
-    >>> run.singular_values[:, :3].round(4).tolist(), run.weights.shape
-    ([[1.1905, 0.5, 0.0], [0.7619, 0.5, 0.0]], (2, 100, 100))
-    """
-    small = reduce(W, M)
-    singular_values = validate.flag("singular_values", singular_values)
-    last = {"last": lambda w: np.prod(w[..., -1, -1], axis=-1)} if small.copies > 1 and not small.still else None
-    options = {"keep": keep, "every": every, "singular_values": singular_values, "compiled": compiled}
-    run = descent.descend(small.weights, small.target, learning_rate, steps, observe=last, **options)
-    weights = small.expand(run.weights)
-    loss, values = run.loss, run.singular_values
-    p = np.abs(run.observed["last"]) if last else np.zeros(())
-    with np.errstate(over="ignore"):
-        loss = loss + (small.copies - 1) / 2 * p * p
-    if singular_values:
-        extra = np.broadcast_to(p[..., None], values.shape[:-1] + (len(M) - values.shape[-1],))
-        extra = np.where(np.isinf(run.loss)[..., None], np.inf, extra)
-        values = -np.sort(-np.concatenate([values, extra], axis=-1), axis=-1)
-    return replace(run, weights=weights, loss=loss, singular_values=values, observed={})
 
 
 def _frames(turns, left, right, rank, k):

@@ -162,6 +162,7 @@ CALLS = [
         every=(1, "count"),
         observe=(None, "any"),
         singular_values=(True, "flag"),
+        reduce=(False, "flag"),
         compiled=(False, "flag"),
         device=(None, "any"),
     ),
@@ -281,17 +282,6 @@ CALLS = [
     ),
     call(plot.download, name=("fig-a", "name"), columns=({"a": [1.0]}, "name"), digits=(6, "count")),
     call(reduction.reduce, W=(W, "array"), M=(M, "array"), tolerance=(1e-12, "positive")),
-    call(
-        reduction.descend,
-        W=(W, "array"),
-        M=(M, "array"),
-        learning_rate=RATE,
-        steps=(5, "steps"),
-        keep=(2, "any"),
-        every=(1, "count"),
-        singular_values=(True, "flag"),
-        compiled=(False, "flag"),
-    ),
     call(scalar.step, s=(0.5, "array"), target=TARGET, depth=DEPTH, learning_rate=RATE),
     call(
         scalar.orbit,
@@ -512,7 +502,6 @@ def full_name(function) -> str:
 def compile_before_the_clock_runs():
     if importlib.util.find_spec("numba"):
         descent.descend(W, M, 0.1, 5, keep=2, compiled=True)
-        reduction.descend(W, M, 0.1, 5, compiled=True)
         scalar.orbit(0.5, 2.0, 3, 0.1, 5, compiled=True)
 
 

@@ -6,6 +6,10 @@ import pytest
 from eoslib import descent, network, reduction, transverse
 
 
+def reduced(*arguments, **options):
+    return descent.descend(*arguments, reduce=True, **options)
+
+
 def setting(start, depth, width, scale=0.1, values=(10.0, 9.0, 6.0), **target):
     rng = np.random.default_rng(10 * depth + width)
     t = network.target(values, width, rng=rng, **target)
@@ -13,6 +17,7 @@ def setting(start, depth, width, scale=0.1, values=(10.0, 9.0, 6.0), **target):
 
 
 def same(small, full, tolerance):
+    assert small.weights.shape == full.weights.shape and small.observed.keys() == full.observed.keys()
     assert np.array_equal(small.diverged_at, full.diverged_at) and np.array_equal(small.steps, full.steps)
     for name in ("loss", "singular_values", "weights", "learning_rate"):
         np.testing.assert_allclose(getattr(small, name), getattr(full, name), rtol=tolerance, atol=tolerance)
@@ -24,7 +29,7 @@ def test_the_full_run_below_the_edge(start, depth, width):
     """Rounding does not grow there: some hundred steps, each some roundings of numbers up to ten times the width."""
     W, M = setting(start, depth, width, scale=0.5)
     rates = np.array([0.4, 1.2]) / (depth * 10 ** (2 - 2 / depth))
-    full, small = (run(W, M, rates, 300, every=3) for run in (descent.descend, reduction.descend))
+    full, small = (run(W, M, rates, 300, every=3) for run in (descent.descend, reduced))
     same(small, full, 1e-9)
     assert full.loss[-1, -1] < full.loss[-1, 0] / 3
 
@@ -39,7 +44,7 @@ def test_any_orthogonal_layers_with_factors_of_their_own(layer, width):
         W[:, layer] = 0
     M = network.target((3.0, 2.0, 1.0), width, rng=rng).matrix
     rates = np.array([0.02, 0.05])
-    full, small = (run(W, M, rates, 400) for run in (descent.descend, reduction.descend))
+    full, small = (run(W, M, rates, 400) for run in (descent.descend, reduced))
     assert not full.diverged.any() and full.loss[..., -1].max() < 0.7 * full.loss[..., 0].min()
     same(small, full, 1e-9)
 
@@ -48,7 +53,7 @@ def test_a_batch_may_mix_starts_with_and_without_a_zero_layer():
     W, M = setting("orthogonal", 3, 9, scale=0.6)
     W = np.stack([W, W])
     W[1, 2] = np.linalg.qr(np.random.default_rng(0).standard_normal((9, 9)))[0]
-    same(reduction.descend(W, M, [0.01, 0.02], 300), descent.descend(W, M, [0.01, 0.02], 300), 1e-9)
+    same(reduced(W, M, [0.01, 0.02], 300), descent.descend(W, M, [0.01, 0.02], 300), 1e-9)
 
 
 def test_the_bases_are_orthonormal_and_invariant():
@@ -79,7 +84,7 @@ def test_the_two_cycle_beyond_the_edge(start):
     edge, end = 2 / (depth * 10 ** (2 - 2 / depth)), transverse.threshold(values, depth)
     rate = edge * 1.1
     assert edge < rate < end
-    full, small = (run(W, M, rate, 6000, keep=4) for run in (descent.descend, reduction.descend))
+    full, small = (run(W, M, rate, 6000, keep=4) for run in (descent.descend, reduced))
     assert abs(full.singular_values[-1, 0] - full.singular_values[-2, 0]) > 1
     np.testing.assert_allclose(np.sort(small.loss), np.sort(full.loss), rtol=1e-6)  # the phase may differ
     np.testing.assert_allclose(np.sort(small.singular_values, axis=0), np.sort(full.singular_values, axis=0), atol=1e-7)
@@ -90,7 +95,7 @@ def test_beyond_the_second_threshold_the_statistics_agree():
     values, depth = (10.0, 9.5, 2.0), 3
     W, M = setting("unbalanced", depth, 12, scale=0.05, values=values)
     rate = 1.03 * transverse.threshold(values, depth)
-    runs = [run(W, M, rate, 30_000, keep=20_000) for run in (descent.descend, reduction.descend)]
+    runs = [run(W, M, rate, 30_000, keep=20_000) for run in (descent.descend, reduced)]
     assert not any(run.diverged for run in runs)
     a, b = (run.singular_values[:, :2] for run in runs)
     assert np.abs(a - b).max() > 0.1  # not the same orbit
@@ -103,7 +108,7 @@ def test_beyond_the_second_threshold_the_statistics_agree():
 def test_divergence_is_that_of_the_full_run():
     W, M = setting("balanced", 3, 8, scale=0.7)
     rates = np.array([0.01, 0.3, 0.02, 1.0])
-    full, small = (run(W, M, rates, 60) for run in (descent.descend, reduction.descend))
+    full, small = (run(W, M, rates, 60) for run in (descent.descend, reduced))
     assert small.diverged.tolist() == full.diverged.tolist() == [False, True, False, True]
     assert (
         np.isinf(small.loss[1, -1])
@@ -113,12 +118,25 @@ def test_divergence_is_that_of_the_full_run():
     assert np.abs(small.diverged_at - full.diverged_at).max() <= 2  # the way out multiplies roundings
 
 
+def test_observers_see_the_full_network():
+    W, M = setting("balanced", 3, 8, scale=0.5)
+    observe = {"corner": lambda w: w[..., 0, 0, 0], "size": lambda w: (w * w).sum((-3, -2, -1))}
+    full, small = (run(W, M, [0.01, 0.02], 200, every=20, observe=observe) for run in (descent.descend, reduced))
+    same(small, full, 1e-9)
+    for name, value in full.observed.items():
+        np.testing.assert_allclose(small.observed[name], value, rtol=1e-9)
+    with pytest.raises(ValueError, match="^observe: "):
+        reduced(W, M, 0.01, 5, observe=3)
+    with pytest.raises(ValueError, match="^observe: .*batch"):
+        reduced(np.stack([W, W]), M, 0.01, 5, observe=observe)
+
+
 def test_only_the_singular_values_asked_for_and_the_compiled_loop():
     W, M = setting("balanced", 3, 8, scale=0.5)
-    assert reduction.descend(W, M, 0.01, 50, singular_values=False).singular_values is None
+    assert reduced(W, M, 0.01, 50, singular_values=False).singular_values is None
     pytest.importorskip("numba")
     rates = np.linspace(0.001, 0.02, 9)
-    same(*(reduction.descend(W, M, rates, 200, keep=3, compiled=c) for c in (False, True)), 1e-9)
+    same(*(reduced(W, M, rates, 200, keep=3, compiled=c) for c in (False, True)), 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -137,4 +155,4 @@ def test_only_the_singular_values_asked_for_and_the_compiled_loop():
 def test_what_cannot_be_reduced_is_refused(change, argument):
     W, M = change(*setting("unbalanced", 3, 6))
     with pytest.raises(ValueError, match=f"^{argument}: "):
-        reduction.descend(W, M, 0.1, 5)
+        reduced(W, M, 0.1, 5)
