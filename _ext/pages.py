@@ -190,7 +190,16 @@ def depart_parameters(self, node):
         self.body[node["begins"] :] = [re.sub(r"\s*<dl\b", '<span class="sig-lines"', html).replace("</dl>", "</span>")]
 
 
+def offer_repository(app, config):
+    """Links to a page's source, to edit it and to report a problem, once `_config.yml` names a repository; none before."""
+    options = config.html_theme_options
+    known = bool(options.get("repository_url"))
+    for button in ("repository", "source", "edit_page", "issues"):
+        options[f"use_{button}_button"] = known
+
+
 def setup(app):
+    app.connect("config-inited", offer_repository, priority=400)  # before the theme reads its options
     app.add_directive("module-table", ModuleTable)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))
     app.add_node(desc_parameterlist, override=True, html=(visit_parameters, depart_parameters))
