@@ -25,6 +25,7 @@ HTML = ROOT / "_build" / "html"
 PAGES = sorted(str(p.relative_to(HTML)) for p in HTML.glob("chapters/**/*.html")) if HTML.exists() else []
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+PAPER = {"width": 680, "height": 1009}  # A4 at 96 dots an inch, within margins of 15 mm
 pytestmark = pytest.mark.browser
 
 
@@ -113,6 +114,28 @@ JOIN = r"""() => {
         pre.normalize();
     });
 }"""
+# Where something breaks the text (a heading, a picture, a displayed formula), from the top of the article, in pixels.
+LAYOUT = """
+const layout = () => {
+    const article = document.querySelector('article'), top = article.getBoundingClientRect().top;
+    const breaks = 'h1, h2, h3, h4, img, iframe, div.math';
+    const at = [...article.querySelectorAll(breaks)].filter(e => e.checkVisibility()).map(e => {
+        const box = e.getBoundingClientRect();
+        return [Math.round(box.top - top), Math.round(box.bottom - top), `${e.tagName} ${e.textContent.trim().slice(0, 30)}`];
+    }).sort((a, b) => a[0] - b[0]);
+    const runs = [];
+    let end = 0, name = 'top';
+    for (const [from, to, what] of [...at, [article.scrollHeight, 0, 'end']]) {
+        if (from - end > 900) runs.push([from - end, `${name} … ${what}`]);
+        if (to > end) { end = to; name = what; }
+    }
+    const picture = [...article.querySelectorAll('figure img')].find(e => e.checkVisibility());
+    return {
+        runs: runs.sort((a, b) => b[0] - a[0]),
+        height: article.scrollHeight,
+        picture: picture ? Math.round(picture.getBoundingClientRect().top - top) : null,
+    };
+};"""
 AT_THE_DESK = """() => {
     const all = (selector, root = document) => [...root.querySelectorAll(selector)];
     return {
@@ -127,6 +150,7 @@ AT_THE_DESK = """() => {
         symbols: all('article a.symbol').map(a => ({means: a.dataset.means.split(' '), href: a.getAttribute('href')})),
         meanings: all('p', (document.querySelector('template.symbol-meanings') || {content: document.createElement('p')}).content)
             .map(p => p.dataset.symbol),
+        ...layout(),
         anchors: all('[id], a[name]').map(e => e.id || e.name),
         links: all('a[href]').map(a => a.href),
     };
@@ -142,7 +166,7 @@ def desk(browser, site):
     def look(name):
         page, faults = open_page(context, f"{site}/{name}", site)
         # axe reads style sheets itself, and complains of those it does not find: its faults are not the page's
-        seen = page.evaluate(AT_THE_DESK) | {"faults": list(faults)}
+        seen = page.evaluate(AT_THE_DESK.replace("() => {", "() => {" + LAYOUT, 1)) | {"faults": list(faults)}
         page.add_style_tag(content="* { transition: none !important }")  # colours at once
         page.evaluate(JOIN)
         for theme in ("light", "dark"):
@@ -187,20 +211,39 @@ ON_A_PHONE = """async () => {
 }"""
 
 
+# Nothing on paper scrolls, fades or lies outside its page; folds were opened before.
+ON_PAPER = """async () => {
+    for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+    const all = (selector) => [...document.querySelectorAll(selector)].filter(e => e.checkVisibility());
+    const name = e => `${e.tagName} ${e.className}: ${e.textContent.trim().slice(0, 60)}`;
+    const edge = document.querySelector('article').getBoundingClientRect().right + 2, inSvg = e => e.closest('svg, mjx-assistive-mml');
+    const height = 267 / 25.4 * 96;  // millimetres of A4 between its margins, in pixels
+    return {
+        faded: all('article *').filter(e => getComputedStyle(e).maskImage !== 'none').map(name),
+        cut: all('article *').filter(e => !inSvg(e) && e.clientWidth > 0 && e.scrollWidth > e.clientWidth + 2
+            && getComputedStyle(e).overflowX !== 'visible').map(name),
+        outside: all('article *').filter(e => !inSvg(e) && e.getBoundingClientRect().width > 1
+            && e.getBoundingClientRect().right > edge).map(name),
+        tall: all('article img').filter(e => e.getBoundingClientRect().height > height).map(e => e.src),
+        closed: all('article details:not([open])').length,
+        explorers: all('iframe').length,
+        moving: all('article details > *').filter(e => getComputedStyle(e).animationName !== 'none').map(name),  // drawn at its start
+    };
+}"""
+
+
 @pytest.fixture(scope="session")
 def phone(browser, site):
-    """What a visit on a phone saw of a page."""
+    """What a visit on a phone saw of a page, and then what paper shows."""
     context = browser.new_context(viewport=PHONE)
 
     @functools.cache
     def look(name):
         page, faults = open_page(context, f"{site}/{name}", site)
         seen = page.evaluate(ON_A_PHONE) | {"faults": faults}
+        page.set_viewport_size(PAPER)
         page.emulate_media(media="print")
-        masks = (
-            "[...document.querySelectorAll('article *')].filter(e => getComputedStyle(e).maskImage !== 'none').length"
-        )
-        seen["faded_in_print"] = page.evaluate(masks)
+        seen["paper"] = page.evaluate(ON_PAPER)
         page.close()
         return seen
 
@@ -235,7 +278,6 @@ def test_page_fits_a_phone(phone, name):
     assert seen["silent"] == [], "scrolls sideways without a hint"
     assert seen["unreachable"] == [], "scrolls sideways, but not by keyboard"
     assert seen["stuck"] == [], "still fades at its end"
-    assert seen["faded_in_print"] == 0
 
 
 def test_wide_things_were_seen_on_the_phone(phone):
@@ -248,6 +290,11 @@ def test_wide_things_were_seen_on_the_phone(phone):
 def test_axe_finds_nothing_serious(desk, name, theme):
     serious = [v for v in desk(name)[theme] if v["impact"] in ("serious", "critical")]
     assert [(v["id"], [n["html"][:150] for n in v["nodes"]][:3]) for v in serious] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_whole_on_paper(phone, name):
+    assert phone(name)["paper"] == {"faded": [], "cut": [], "outside": [], "tall": [], "closed": 0, "explorers": 0, "moving": []}
 
 
 WITH_SYMBOLS = [
