@@ -29,7 +29,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
   // What is wider than its column (formulas, code, tables) scrolls by itself, by finger or by keyboard, and fades at the
   // edge where there is more. The others are no tab stops.
-  const boxes = "article .pst-scrollable-table-container, article table.module-table, article div.highlight pre, article mjx-container";
+  const boxes = "article a.figure-link, article .pst-scrollable-table-container, article table.module-table, article div.highlight pre, article mjx-container";
   const fade = (box) => {
     const more = box.scrollWidth - box.clientWidth, wide = more > 2 && getComputedStyle(box).overflowX !== "visible";
     box.classList.toggle("more-left", wide && box.scrollLeft > 2);
@@ -48,8 +48,8 @@ document.addEventListener("DOMContentLoaded", () => {
     });
     formulas.forEach((formula, i) => formula.classList.toggle("scrolls", Boolean(wide[i])));
     document.querySelectorAll(boxes).forEach((box) => {
-      const scrolls = fade(box), formula = box.matches("mjx-container");
-      if (scrolls && !(formula && box.closest("a"))) box.tabIndex = 0;
+      const scrolls = fade(box);
+      if (scrolls && !box.closest("a")) box.tabIndex = 0;
       if (scrolls && !box.dataset.fades) box.addEventListener("scroll", () => fade(box), { passive: true });
       if (scrolls) box.dataset.fades = "1";
     });

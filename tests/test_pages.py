@@ -114,11 +114,11 @@ JOIN = r"""() => {
         pre.normalize();
     });
 }"""
-# Where something breaks the text (a heading, a picture, a displayed formula), from the top of the article, in pixels.
+# Where something breaks the text (a heading or signature, a picture, a displayed formula), from the top of the article, in pixels.
 LAYOUT = """
 const layout = () => {
     const article = document.querySelector('article'), top = article.getBoundingClientRect().top;
-    const breaks = 'h1, h2, h3, h4, img, iframe, div.math';
+    const breaks = 'h1, h2, h3, h4, dt.sig, img, iframe, div.math';
     const at = [...article.querySelectorAll(breaks)].filter(e => e.checkVisibility()).map(e => {
         const box = e.getBoundingClientRect();
         return [Math.round(box.top - top), Math.round(box.bottom - top), `${e.tagName} ${e.textContent.trim().slice(0, 30)}`];
@@ -292,9 +292,25 @@ def test_axe_finds_nothing_serious(desk, name, theme):
     assert [(v["id"], [n["html"][:150] for n in v["nodes"]][:3]) for v in serious] == []
 
 
+LISTS = ("ledger", "errata", "paper_order", "references")  # of rows that each begin in bold
+
+
+@pytest.mark.parametrize("name", [n for n in PAGES if not n.endswith(tuple(f"/{stem}.html" for stem in LISTS))])
+def test_no_two_screens_without_a_picture_a_display_or_a_heading(desk, name):
+    assert [run for run in desk(name)["runs"] if run[0] > 2 * DESK["height"]] == []
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_whole_on_paper(phone, name):
-    assert phone(name)["paper"] == {"faded": [], "cut": [], "outside": [], "tall": [], "closed": 0, "explorers": 0, "moving": []}
+    assert phone(name)["paper"] == {
+        "faded": [],
+        "cut": [],
+        "outside": [],
+        "tall": [],
+        "closed": 0,
+        "explorers": 0,
+        "moving": [],
+    }
 
 
 WITH_SYMBOLS = [

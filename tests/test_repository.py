@@ -25,7 +25,15 @@ def build(folder, url):
     shutil.copy(ROOT / "chapters" / "references.bib", folder / "chapters")
     for name in ("_ext", "_static", "vendor"):
         (folder / name).symlink_to(ROOT / name)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", "-W", "--keep-going", str(folder)]
+    command = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+        "build",
+        "-W",
+        "--keep-going",
+        str(folder),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONWARNINGS": ""})
     assert done.returncode == 0, done.stderr[-2000:]
     return (folder / "_build" / "html" / "chapters" / "index.html").read_text(encoding="utf8")
