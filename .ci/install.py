@@ -6,6 +6,7 @@ or is of a Python that is too old is removed and made again; one that is complet
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 NEEDED = (3, 11)
-TORCH = "torch==2.13.0"
+CONSTRAINTS = os.environ.get("CONSTRAINTS", "constraints.txt")  # empty: the newest that pyproject.toml allows
 OWN = {
     "bin",
     "lib",
@@ -107,12 +108,19 @@ def pip(*arguments):
         sys.exit("pip could not install {}; the same command tries again".format(arguments[-1]))
 
 
+def torch():
+    """The requirement on PyTorch: the pin where there is one, else the range of pyproject.toml."""
+    pins = (ROOT / CONSTRAINTS).read_text(encoding="utf8").split() if CONSTRAINTS else []
+    ranges = re.findall(r'"(torch>=[^"]*)"', (ROOT / "pyproject.toml").read_text(encoding="utf8"))
+    return ([pin for pin in pins if pin.startswith("torch==")] or ranges)[0]
+
+
 def wanted():
     """What a complete .venv was made for: this place and these requirements."""
     digest = hashlib.sha256()
-    for name in ("pyproject.toml", "constraints.txt", ".ci/install.py"):
+    for name in ("pyproject.toml", ".ci/install.py", *([CONSTRAINTS] if CONSTRAINTS else [])):
         digest.update((ROOT / name).read_bytes())
-    return "{} {}\n".format(ROOT, digest.hexdigest())
+    return "{} {} {}\n".format(ROOT, CONSTRAINTS, digest.hexdigest())
 
 
 def complete(stamp):
@@ -140,8 +148,8 @@ def install(stamp, extras):
             stamp.unlink()
         index = os.environ.get("TORCH_INDEX")
         if "book" in extras:
-            pip("--retries", "1", "--no-deps", *(["--extra-index-url", index] if index else []), TORCH)
-        pip("-c", "constraints.txt", "-e", ".[{}]".format(extras))
+            pip("--retries", "1", "--no-deps", *(["--extra-index-url", index] if index else []), torch())
+        pip(*(["-c", CONSTRAINTS] if CONSTRAINTS else []), "-e", ".[{}]".format(extras))
         stamp.write_text(wanted(), encoding="utf8")
     except OSError as error:
         sys.exit(

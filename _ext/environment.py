@@ -24,7 +24,7 @@ OWN = ROOT / "_build" / "environment"
 INLINE = "module://matplotlib_inline.backend_inline"
 
 # Set in the kernels and, as far as it has an effect after the start, in the tests and the build.
-FIXED = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")} | {
+FIXED = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "NUMBA")} | {
     "VECLIB_MAXIMUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),  # this library, whatever else is installed
     "PYTHONNOUSERSITE": "1",
@@ -43,7 +43,7 @@ FIXED = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL",
 # Families that change results or what is run. All are left out but for FIXED and MACHINE.
 FAMILIES = re.compile(
     r"(PYTHON|MPL|MATPLOTLIB|IPYTHON|JUPYTER|NPY_|NUMPY_|SYMPY_|MPMATH_|TORCH|PYTORCH|ATEN_|OMP_|GOMP_|KMP_|MKL_|OPENBLAS"
-    r"|GOTO_|BLIS_|VECLIB_|NUMEXPR_|SCIPY_|SKLEARN_|BOKEH_|LC_|LANG$|LANGUAGE$|TZ$|GLIBC_TUNABLES$)"
+    r"|GOTO_|BLIS_|VECLIB_|NUMEXPR_|NUMBA_|XLA_|JAX_|SCIPY_|SKLEARN_|BOKEH_|LC_|LANG$|LANGUAGE$|TZ$|GLIBC_TUNABLES$)"
 )
 # Choices of the machine: kept, and part of the key.
 MACHINE = re.compile(

@@ -36,7 +36,7 @@ def sources() -> str:
     digest = hashlib.sha256()
     files = [*ROOT.glob("eoslib/**/*.*"), *ROOT.glob("recorded/*.*"), ROOT / "constraints.txt"]
     files += [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("benchmarks/results/recorded.json")]
-    for path in sorted(p for p in files if p.is_file() and p.suffix != ".pyc"):
+    for path in sorted(p for p in files if p.is_file() and "__pycache__" not in p.parts):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(ROOT).as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest()

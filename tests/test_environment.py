@@ -4,9 +4,11 @@ import copy
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import environment
@@ -15,6 +17,9 @@ import nbformat
 import outputs
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 from test_book import HEADER
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -520,7 +525,66 @@ def test_make_mends_an_environment(name, checkout):
     assert made(place) == ""
 
 
-def test_the_workflow_and_the_scripts_are_well_formed():
-    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf8"))
-    assert workflow["jobs"]
+def test_the_requirement_on_pytorch_is_the_pin_or_the_range(checkout, monkeypatch):
+    module = installer(checkout)
+    assert re.fullmatch(r"torch==[\d.]+", module.torch())
+    monkeypatch.setattr(module, "CONSTRAINTS", "")
+    assert re.fullmatch(r"torch>=[\d.]+", module.torch())
+
+
+def lower_bounds():
+    """Package -> its lower bound in pyproject.toml; one bound for each package."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    asked = project["dependencies"] + [r for e in ("book", "test", "data") for r in project["optional-dependencies"][e]]
+    bounds = {}
+    for requirement in (Requirement(r) for r in asked if not r.startswith("eoslib")):
+        (bound,) = (s.version for s in requirement.specifier if s.operator == ">=")
+        assert bounds.setdefault(canonicalize_name(requirement.name), bound) == bound, requirement
+    return bounds
+
+
+def pins(name):
+    lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text(encoding="utf8").splitlines()]
+    return {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines if line}
+
+
+def test_the_oldest_set_is_that_of_the_lower_bounds_and_the_pins_are_in_range():
+    oldest, pinned = pins("constraints-oldest.txt"), pins("constraints.txt")
+    for name, bound in lower_bounds().items():
+        assert Version(oldest[name]) == Version(bound), name
+        assert Version(pinned[name]) >= Version(bound), name
+
+
+def test_a_checkout_with_windows_line_ends_is_the_same(tmp_path):
+    if not shutil.which("git"):
+        pytest.skip("needs git")
+    files = {".ci/run": b"#!/usr/bin/env bash\necho ran\n", "recorded/script.py": b"x = 1\n", "a.npz": b"PK\r\n\n\0"}
+    for name, content in files.items():
+        (tmp_path / "origin" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "origin" / name).write_bytes(content)
+    shutil.copy(ROOT / ".gitattributes", tmp_path / "origin")
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "x"]):
+        subprocess.run(["git", *command], cwd=tmp_path / "origin", check=True)
+    subprocess.run(["git", "clone", "-q", "-c", "core.autocrlf=true", "origin", "clone"], cwd=tmp_path, check=True)
+    assert {name: (tmp_path / "clone" / name).read_bytes() for name in files} == files
+    assert subprocess.check_output(["bash", tmp_path / "clone" / ".ci" / "run"]) == b"ran\n"
+
+
+def test_the_workflow_runs_what_is_there():
+    """Every target of make, file and set of versions that the workflow names exists; it cannot be run here."""
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf8")
+    workflow = yaml.safe_load(text)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf8")
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert all(("uses" in step) != ("run" in step) for step in steps)
+    targets = {t for step in steps for t in re.findall(r"make (?:\S+=\S* )*([\w.-]+)", step.get("run", ""))}
+    assert targets and all(f"\n{target}:" in makefile for target in targets)
+    rows = workflow["jobs"]["versions"]["strategy"]["matrix"]["include"]
+    assert {(row["python"], row["versions"]) for row in rows} >= {
+        ("3.11", "oldest"),
+        ("3.12", "newest"),
+        ("3.13", "newest"),
+    }
+    assert all(not row["constraints"] or (ROOT / row["constraints"]).is_file() for row in rows)
     assert subprocess.run(["bash", "-n", ROOT / ".ci" / "run"]).returncode == 0
