@@ -27,8 +27,9 @@ help:
 book: .venv/.installed
 	$(RUN) $(V)/jupyter-book build --all -W -n --keep-going .
 
+# JOBS=2 runs files side by side; a chapter stays in one kernel
 test: .venv/.installed
-	$(RUN) -m pytest --nbval
+	$(RUN) -m pytest --nbval $(if $(JOBS),-n $(JOBS) --dist=loadfile)
 
 browser: book browser-only
 

@@ -28,7 +28,7 @@ import jupytext
 import nbformat
 import pytest
 from nbval.plugin import IPyNbCell, IPyNbFile, find_metadata_tags
-from outputs import lacks_image, text_only
+from outputs import is_notebook, lacks_image, text_only
 
 OUTPUTS = ROOT / "tests" / "outputs"
 collect_ignore = [] if importlib.util.find_spec("numba") else ["eoslib/compiled.py"]  # the extra "fast"
@@ -54,14 +54,8 @@ def pytest_report_header(config):
 
 
 def pytest_collect_file(file_path, parent):
-    if parent.config.option.nbval and file_path.suffix == ".md" and is_notebook(file_path):
+    if parent.config.option.nbval and file_path.suffix == ".md" and is_notebook(file_path.read_text(encoding="utf8")):
         return Chapter.from_parent(parent, path=file_path)
-
-
-def is_notebook(path: Path) -> bool:
-    """Whether a Markdown file has the header of a MyST notebook."""
-    text = path.read_text(encoding="utf8")
-    return text.startswith("---\n") and "format_name: myst" in text.split("\n---", 1)[0]
 
 
 class Chapter(IPyNbFile):

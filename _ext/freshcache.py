@@ -1,10 +1,10 @@
 """Keep executed chapters only while what they ran with is unchanged, and show no output but a reviewed one.
 
 jupyter-cache knows a chapter by its cells alone; a change of the library, of a recorded run, of a version, of the
-kernel or of a variable would leave old outputs on the page. So the cache lives in a folder whose name is a hash of all of
-these, taken before anything runs; if a file has changed by the end, nothing is kept. The test run (``conftest.py``)
-fills the same folder, so that the book need not run its chapters a second time. Each entry is sealed by a checksum, and
-the build compares what it shows with ``tests/outputs``.
+kernel or of a variable would leave old outputs on the page. So the cache lives in a folder whose name is a hash of
+all of these, taken before anything runs; if a file has changed by the end, nothing is kept. The test run
+(``conftest.py``) fills the same folder, so that the book need not run its chapters a second time. Each entry is
+sealed by a checksum, and the build compares what it shows with ``tests/outputs``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import environment
@@ -23,6 +24,8 @@ from environment import ROOT
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.cache.db import NbCacheRecord
+from jupyter_cache.executors.utils import single_nb_execution
+from myst_nb.core.read import read_myst_markdown_notebook
 from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sqlalchemy.exc import DatabaseError
@@ -128,6 +131,39 @@ def start(app, config):
     os.environ.update(variables)
 
 
+def processors() -> int:
+    """Chapters to run at once: each takes one processor and some 500 MB."""
+    return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def run_missing(app, env, names):
+    """Run the chapters that are not kept, several at once, and keep those that ran through.
+
+    myst-nb finds these in the cache; one that failed it runs again, and says why.
+    """
+    cache, waiting = get_cache(str(at_start()[1])), []
+    for path in (Path(env.doc2path(name)) for name in names):
+        text = path.read_text(encoding="utf8")
+        if outputs.is_notebook(text):
+            notebook = read_myst_markdown_notebook(text, add_source_map=True, path=str(path))
+            try:
+                cache.match_cache_notebook(notebook)
+            except KeyError:
+                waiting.append((path, notebook))
+
+    def run(path, notebook):
+        try:
+            return single_nb_execution(notebook, str(path.parent), env.mystnb_config.execution_timeout, False)
+        except Exception:  # a kernel that died
+            return None
+
+    with ThreadPoolExecutor(processors()) as pool:
+        for (path, notebook), result in zip(waiting, pool.map(run, *zip(*waiting))) if waiting else ():
+            if result is not None and result.err is None:
+                logging.getLogger(__name__).info("%s: ran in %.0f seconds", path.stem, result.time)
+                file(notebook, path, result.time, app.pages_at_start)
+
+
 def seal_new(app, doctree):
     """Seal what this build has just executed."""
     for entry in at_start()[1].glob("executed/*"):
@@ -168,6 +204,7 @@ def compare(app, env):
 def setup(app):
     environment.fix()
     app.connect("config-inited", start, priority=1)
+    app.connect("env-before-read-docs", run_missing)
     app.connect("doctree-read", seal_new)
     app.connect("env-check-consistency", compare)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

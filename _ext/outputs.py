@@ -5,6 +5,11 @@ from __future__ import annotations
 TEXT = ("text/plain", "text/latex", "text/markdown", "application/papermill.record/text/plain")
 
 
+def is_notebook(text: str) -> bool:
+    """Whether a Markdown page has the header of a MyST notebook."""
+    return text.startswith("---\n") and "format_name: myst" in text.split("\n---", 1)[0]
+
+
 def text_only(outputs) -> list:
     """The text of a cell's outputs, as a list of ``{kind: text}``; the parts of one stream are joined."""
     kept, streams = [], {}

@@ -186,10 +186,13 @@ def planted_book(tmp_path_factory):
     """A book under attack: tests, build, cache altered, build again."""
     folder = tmp_path_factory.mktemp("book")
     machine = hostile_machine(folder)
-    plant(folder, {"index": (cell(REPORT) + DRAW + cell(GLUE) + "\n{glue}`a`\n", [REPORTED, DRAWN, GLUED])})
+    index = cell(REPORT) + DRAW + cell(GLUE) + "\n{glue}`a`\n\n```{toctree}\nsecond\n```\n"
+    second = (cell("1"), [[{"text/plain": "1"}]])
+    plant(folder, {"index": (index, [REPORTED, DRAWN, GLUED]), "second": second})
     first = build(folder, **machine)
     assert first[0] == 0, first[1]
-    entry = next((folder / "_build" / ".jupyter_cache").glob("*/executed/*/base.ipynb"))
+    entries = (folder / "_build" / ".jupyter_cache").glob("*/executed/*/base.ipynb")
+    (entry,) = (e for e in entries if "GROUND_TYPES" in e.read_text(encoding="utf8"))
     kept = entry.read_text(encoding="utf8")
     entry.write_text(kept.replace("9 1.5", "9 9").replace("1.5 (", "9.5 ("), encoding="utf8")
     second = build(folder, **machine)
@@ -199,6 +202,7 @@ def planted_book(tmp_path_factory):
 def test_a_hostile_machine_changes_nothing_in_the_build(planted_book):
     _, _, (code, log, page), *_ = planted_book
     assert code == 0, log
+    assert "index: ran in" in log and "second: ran in" in log and log.count("Using cached notebook") == 2
     assert "backend_inline 1.5" in page and "0 1 True" not in page
     assert "figures: matplotlib_inline.backend_inline" in log and "eoslib: " in log and "kernel: Python" in log
 
