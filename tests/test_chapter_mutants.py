@@ -85,6 +85,7 @@ MUTATED = {
     "assert a == 3": ["a == 3 -> a == 4"],
     "assert abs(a - 4 / 3) < 1e-12": ["a - 4 / 3 -> a + 4 / 3", "4 / 3 -> 5 / 3", "4 / 3 -> 4 / 4"],
     "assert rho > 0.2": ["rho > 0.2 -> rho > 0.4"],
+    "assert drift > 1e-6": ["drift > 1e-06 -> drift > 1e-05"],
     "assert not rho > 0.2": ["rho > 0.2 -> rho > 0.1"],
     "assert low < bound": ["low < bound -> low < bound - abs(bound) / 2"],
     "assert 2 < q < 3": ["2 < q < 3 -> 4 < q < 6"],
@@ -94,6 +95,7 @@ MUTATED = {
         "m ** 2 -> m ** 3",
     ],
     "c = 2 * q\nunused = 3 * q\nprint(4 * q)\nassert c == q": ["2 * q -> 3 * q"],
+    "expected = (1, 5, 3)\nassert expected == found": ["(1, 5, 3) -> (2, 5, 3)", "(1, 5, 3) -> (1, 5, 4)"],
     "rng = np.random.default_rng(3)\nassert [f(rng, k) for k in range(2, 9)] == g": [],
 }
 

@@ -26,6 +26,7 @@ DEVIATION = re.compile(r"err|off|resid|miss|diff|drift|deviat|gap|worst|apart|di
 SETTING = re.compile(
     r"^((\w+_)?(rates?|start|begin|push|grid|scales?)|learning_rates?|q_values?|eta_value|steps?|draw)$"
 )
+CLAIMED = re.compile(r"^(expected|claimed|printed|known|D$)")  # tables of numbers that are themselves the claim
 SHOWING = re.compile(r"^(print|glue|display|plt|plot|axis|axes|figure|series|panel)\b")
 
 
@@ -103,6 +104,8 @@ def names(node, context=ast.Load):
 
 def is_tolerance(big, small):
     """Whether `small < big` bounds an error rather than states an inequality."""
+    if number(small) is not None:
+        return False
     values = [abs(n.value) for n in ast.walk(big) if isinstance(n, ast.Constant) and type(n.value) is float]
     if any(0 < value <= SMALL for value in values) or any(DEVIATION.search(name) for name in names(big)):
         return True
@@ -160,6 +163,8 @@ class Finder:
                     self.propose((node, side, None), moved(value), slot)
             if left is None and right is None and not isinstance(node.left, ast.List | ast.Tuple | ast.JoinedStr):
                 self.propose((node, "op", None), ast.Sub() if isinstance(node.op, ast.Add) else ast.Add(), slot)
+        elif isinstance(node.left, ast.List | ast.Tuple) or isinstance(node.right, ast.List | ast.Tuple):
+            pass  # repeats a list
         elif isinstance(node.op, ast.Mult | ast.Div | ast.Pow | ast.FloorDiv | ast.Mod):
             for side, value in (("left", left), ("right", right)):
                 child = getattr(node, side)
@@ -292,6 +297,13 @@ class Finder:
         for k in range(len(node.comparators) - 1):
             self.expression((node, "comparators", k))
 
+    def table(self, node):
+        """First and last number of each row."""
+        for row in (n for n in ast.walk(node) if isinstance(n, ast.Tuple | ast.List)):
+            for k in {0, len(row.elts) - 1} if row.elts else ():
+                if number(row.elts[k]) is not None:
+                    self.propose((row, "elts", k), moved(number(row.elts[k])), (Show(row), "node", None))
+
     def statement(self, node, needed):
         if isinstance(node, ast.Assert):
             self.assertion((node, "test", None))
@@ -310,6 +322,8 @@ class Finder:
             if isinstance(node, ast.AugAssign) and isinstance(node.op, ast.Add | ast.Sub):
                 other = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
                 self.propose((node, "op", None), other, (Show(node), "node", None))
+            if all(CLAIMED.match(name) for name in stored(node)):
+                self.table(node.value)
             self.expression((node, "value", None))
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and names(node) & needed:
             self.expression((node, "value", None))
@@ -416,7 +430,7 @@ def mutants(tree, wanted=(), *, limit=None):
     """The mutants of a cell, named by what is changed; of more than `limit`, those whose names hash lowest."""
     finder, needed = Finder(), feeding(tree, wanted)
     for node in tree.body:
-        if not shows(node):
+        if not shows(node) and not (isinstance(node, ast.FunctionDef) and node.name not in needed):
             finder.statement(node, needed)
     seen = {}
     for mutant in finder.found:
