@@ -36,7 +36,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SURVIVORS = Path(__file__).with_name("chapter_survivors.yml")
-MOST, MOST_DEFINING = 8, 4  # mutants of a check cell and of another, unless all are asked for
+MOST, MOST_DEFINING = 5, 2  # mutants of a check cell and of another, unless all are asked for
 FIGURES = {"hide-input", "remove-input"}
 
 
