@@ -111,4 +111,4 @@ def test_every_reason_is_given_in_words_for_a_cell_that_is_there():
         cells = {cell.name for cell in chapters.read(ROOT / "chapters" / f"{name}.md")}
         assert set(reasons) <= cells, name
         for cell, told in reasons.items():
-            assert told and all(isinstance(why, str) and len(why.split()) >= 3 for why in told.values()), (name, cell)
+            assert told and all(isinstance(why, str) and len(why.split()) >= 4 for why in told.values()), (name, cell)

@@ -300,8 +300,13 @@ def survivors(rows, reasons):
 
 
 def read_reasons():
-    """Chapter -> cell -> mutant -> why it survives."""
-    return yaml.safe_load(SURVIVORS.read_text(encoding="utf8")) or {}
+    """Chapter -> cell -> mutant -> why it survives, the named reasons written out."""
+    stored = yaml.safe_load(SURVIVORS.read_text(encoding="utf8"))
+    kinds = stored.pop("reasons")
+    return {
+        name: {cell: {key: kinds.get(why, why) for key, why in told.items()} for cell, told in cells.items()}
+        for name, cells in stored.items()
+    }
 
 
 def main():
