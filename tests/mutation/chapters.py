@@ -78,8 +78,8 @@ def read(path):
         for node in ast.walk(cell.tree):
             if isinstance(node, ast.FunctionDef):
                 reads.setdefault(node.name, set()).update(claim_mutants.free(node))
-            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
-                reads.setdefault(node.targets[0].id, set()).update(claim_mutants.free(node.value))
+            elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda) and claim_mutants.binds(node):
+                reads.setdefault(min(claim_mutants.binds(node)), set()).update(claim_mutants.free(node.value))
     for cell in cells:
         while True:
             more = set().union(*(reads.get(name, set()) for name in cell.loads))

@@ -21,6 +21,7 @@ LOOKING = set(
     " normal reshape print glue enumerate seed integers Fraction len N evalf eye download initialise astype".split()
 )
 SMALL = 1e-2  # a number below this beside a formula is a tolerance or a step of a difference quotient
+FEW = 3  # a cell with no more mutants gets those of `Finder.plainer` as well
 DEVIATION = re.compile(r"err|off|resid|miss|diff|drift|deviat|gap|worst|apart|distance|tol|eps|round|slack|left")
 # parameters of an experiment, which hold no claim
 SETTING = re.compile(
@@ -329,6 +330,21 @@ class Finder:
             self.expression((node, "value", None))
 
 
+    def plainer(self, body):
+        """Products in the other order or without a factor, transposes left out, bounds of comparisons that are kept."""
+        for node in (n for statement in body for n in ast.walk(statement)):
+            for slot in slots(node):
+                child = get(slot)
+                if isinstance(child, ast.BinOp) and isinstance(child.op, ast.Mult | ast.MatMult):
+                    if number(child.left) is None and number(child.right) is None:
+                        self.propose(slot, ast.BinOp(child.right, child.op, child.left))
+                        self.propose(slot, child.left)
+                elif isinstance(child, ast.Attribute) and child.attr in ("T", "mT"):
+                    self.propose(slot, child.value)
+                elif isinstance(child, ast.Compare) and isinstance(node, ast.Assign) and number(child.comparators[0]):
+                    self.comparison(slot, positive=True)
+
+
 @dataclass
 class Show:
     """A statement dressed as a slot, so that it can be shown whole."""
@@ -432,6 +448,8 @@ def mutants(tree, wanted=(), *, limit=None):
     for node in tree.body:
         if not shows(node) and not (isinstance(node, ast.FunctionDef) and node.name not in needed):
             finder.statement(node, needed)
+    if len(finder.found) <= FEW:
+        finder.plainer([node for node in tree.body if not shows(node)])
     seen = {}
     for mutant in finder.found:
         name = f"{mutant.before} -> {mutant.after}"
