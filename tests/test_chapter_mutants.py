@@ -101,8 +101,14 @@ MUTATED = {
 
 
 @pytest.mark.parametrize("source", MUTATED)
-def test_what_is_mutated_is_what_is_claimed(source):
+def test_what_is_mutated_is_what_is_claimed(source, monkeypatch):
+    monkeypatch.setattr(claim_mutants, "FEW", -1)
     assert [mutant.key for mutant in claim_mutants.mutants(ast.parse(source))] == MUTATED[source]
+
+
+def test_a_cell_with_few_numbers_gets_changes_of_its_products():
+    found = claim_mutants.mutants(ast.parse("assert np.array_equal(A @ B.T, c * D)"))
+    assert {mutant.after for mutant in found} == {"B.T @ A", "A", "B", "c"}
 
 
 def test_every_reason_is_given_in_words_for_a_cell_that_is_there():

@@ -331,13 +331,14 @@ class Finder:
 
 
     def plainer(self, body):
-        """Products in the other order or without a factor, transposes left out, bounds of comparisons that are kept."""
+        """Matrix products in the other order, products without a factor, transposes left out, bounds of comparisons that are kept."""
         for node in (n for statement in body for n in ast.walk(statement)):
             for slot in slots(node):
                 child = get(slot)
                 if isinstance(child, ast.BinOp) and isinstance(child.op, ast.Mult | ast.MatMult):
                     if number(child.left) is None and number(child.right) is None:
-                        self.propose(slot, ast.BinOp(child.right, child.op, child.left))
+                        if isinstance(child.op, ast.MatMult):
+                            self.propose(slot, ast.BinOp(child.right, child.op, child.left))
                         self.propose(slot, child.left)
                 elif isinstance(child, ast.Attribute) and child.attr in ("T", "mT"):
                     self.propose(slot, child.value)
