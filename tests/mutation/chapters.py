@@ -264,13 +264,13 @@ def examine(path, *, most=MOST, only=None):
 def judge(rows, faults, reasons):
     """Lines of complaint; `reasons` is cell name -> {mutant: reason}."""
     complaints = list(faults)
+    deciding = {where for row in rows for fate, where in row["fates"].values() if fate == "killed"}
     for row in rows:
         given = reasons.get(row["cell"], {})
         alive = [key for key, (fate, _) in row["fates"].items() if fate == "survived"]
         complaints += [f"{row['cell']}: survives without a reason: {key}" for key in alive if key not in given]
         complaints += [f"{row['cell']}: has a reason but no survivor: {key}" for key in given if key not in alive]
-        own = [1 for fate, where in row["fates"].values() if fate == "killed" and where == row["number"]]
-        if row["check"] and not own:
+        if row["check"] and row["number"] not in deciding:
             complaints.append(f"{row['cell']}: kills no mutant of its own claim")
     known = {row["cell"] for row in rows}
     complaints += [f"{name}: a reason for a cell that is not there" for name in reasons if name not in known]
