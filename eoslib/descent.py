@@ -5,6 +5,7 @@ Descent is :math:`W_\ell \leftarrow W_\ell - \eta \nabla_\ell f(W)` for all laye
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -153,7 +154,7 @@ def _reduced(W, M, learning_rate, steps, observe, **options):
     watch = dict(_functions(observe))
     if watch and small.frames.ndim > 3:
         raise ValueError("observe: got functions for a batch of starts with reduce=True, needs one start (L, d, d)")
-    expanded = {name: lambda w, f=f: f(small.expand(w)) for name, f in watch.items()}
+    expanded = {name: functools.partial(_expanded, f, small) for name, f in watch.items()}
     alone = small.copies > 1 and not small.still  # the complement moves: its singular value counts `copies` times
     if alone:
         expanded["of the complement"] = lambda w: np.abs(np.prod(w[..., -1, -1], axis=-1))
@@ -230,6 +231,18 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     if not np.isfinite(solution.y).all():
         raise ValueError(f"rtol, atol: got {rtol}, {atol}, with which the solution was lost; needs smaller ones")
     return solution.y.T.reshape((-1,) + W.shape)
+
+
+def _expanded(function, small, w):
+    """A user's function on the full weights of reduced ones (k, n, L, ...), as many states at a time as fit a block."""
+    k, n, depth = w.shape[:3]
+    some = max(1, BLOCK_BYTES // (depth * small.frames.shape[-2] ** 2 * w.itemsize))
+    pieces = np.split(w.reshape((1, -1) + w.shape[2:]), range(some, k * n, some), axis=1)
+    values = [np.asarray(function(small.expand(piece))) for piece in pieces]
+    if any(value.shape[:2] != piece.shape[:2] for value, piece in zip(values, pieces)):
+        return values[0]  # refused where it is looked at
+    values = np.concatenate(values, axis=1)
+    return values.reshape((k, n) + values.shape[2:])
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Gradient descent against a loop that is written out, batches against single runs, divergence, and gradient flow."""
 
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import mpmath
@@ -224,6 +225,26 @@ def test_one_thread_inside_and_the_callers_count_afterwards():
         runs = [pool.submit(descent.descend, W, M, 0.02, 300) for _ in range(8)]
         assert all(np.array_equal(run.result().loss, runs[0].result().loss) for run in runs)
     assert count() == before
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("width", "count", "every"), [(5, 2000, 1), (20, 400, 7)])
+def test_a_sweep_needs_little_memory_beside_its_result(width, count, every, compiled):
+    """Whatever the number of steps and rates: buffers of one chunk and one block, some copies of 8 MiB."""
+    if compiled:
+        pytest.importorskip("numba")
+    W, M = setting(width)
+    rates = np.linspace(0.01, 0.03, count)
+    options = {"keep": 60, "every": every, "compiled": compiled}
+    descent.descend(W, M, rates[:9], 3, compiled=compiled)  # what is loaded and compiled once
+    peaks = []
+    for steps in (100, 300):
+        tracemalloc.start()
+        run = descent.descend(W, M, rates, steps, **options)
+        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
+        tracemalloc.stop()
+    result = sum(value.nbytes for value in (run.weights, run.loss, run.singular_values)) / 2**20
+    assert peaks[0] - result < 60 and peaks[1] - peaks[0] < 1
 
 
 BAD = [

@@ -118,15 +118,21 @@ def test_divergence_is_that_of_the_full_run():
     assert np.abs(small.diverged_at - full.diverged_at).max() <= 2  # the way out multiplies roundings
 
 
-def test_observers_see_the_full_network():
+def test_observers_see_the_full_network(monkeypatch):
     W, M = setting("balanced", 3, 8, scale=0.5)
     observe = {"corner": lambda w: w[..., 0, 0, 0], "size": lambda w: (w * w).sum((-3, -2, -1))}
     full, small = (run(W, M, [0.01, 0.02], 200, every=20, observe=observe) for run in (descent.descend, reduced))
     same(small, full, 1e-9)
     for name, value in full.observed.items():
         np.testing.assert_allclose(small.observed[name], value, rtol=1e-9)
+    monkeypatch.setattr(descent, "BLOCK_BYTES", 4 * W.nbytes)  # four networks at a time
+    few = reduced(W, M, [0.01, 0.02], 200, every=20, observe=observe)
+    for name, value in small.observed.items():
+        np.testing.assert_allclose(few.observed[name], value, rtol=1e-14)
     with pytest.raises(ValueError, match="^observe: "):
         reduced(W, M, 0.01, 5, observe=3)
+    with pytest.raises(ValueError, match="^observe: .*'sum'"):
+        reduced(W, M, 0.01, 5, observe={"sum": lambda w: w.sum()})
     with pytest.raises(ValueError, match="^observe: .*batch"):
         reduced(np.stack([W, W]), M, 0.01, 5, observe=observe)
 
