@@ -282,3 +282,68 @@ def test_flow_says_where_it_stopped():
     with pytest.raises(RuntimeError, match="gradient flow stopped before time 1"):
         descent.flow(W, np.diag([1e200, 1.0]), [1.0])
     assert descent.flow(W, np.diag([2.0, 1.0]), [0.0]).shape == (1, 3, 2, 2)
+
+
+@pytest.mark.parametrize("keep", [None, 3])
+def test_a_run_dead_from_the_start_beside_others_over_many_blocks(keep, monkeypatch):
+    """Blocks of a few steps: the dead run stays as it was in each of them, and its neighbours do not notice it."""
+    monkeypatch.setattr(descent, "BLOCK_BYTES", 1000)
+    W, M = setting()
+    starts = np.stack([W, np.full_like(W, 1e120), 1.1 * W])
+    run = descent.descend(starts, M, 0.02, 800, keep=keep, observe={"w": lambda w: w[..., 0, 0, 0]})
+    assert run.diverged.tolist() == [False, True, False] and run.diverged_at.tolist() == [-1, 0, -1]
+    assert (
+        np.isinf(run.loss[1]).all() and np.isinf(run.singular_values[1]).all() and np.isinf(run.observed["w"][1]).all()
+    )
+    assert np.array_equal(run.weights[1], starts[1])
+    for i in (0, 2):
+        alone = descent.descend(starts[i], M, 0.02, 800, keep=keep)
+        assert np.array_equal(run.loss[i], alone.loss) and np.array_equal(run.weights[i], alone.weights)
+
+
+def test_a_single_layer_is_a_linear_recursion():
+    """W - M is multiplied by 1 - rate in each step."""
+    rng = np.random.default_rng(2)
+    W, M = rng.standard_normal((2, 1, 3, 3)), rng.standard_normal((3, 3))
+    run = descent.descend(W, M, [[0.5], [1.5]], 6, keep=4, every=2)
+    assert run.steps.tolist() == [4, 6] and run.loss.shape == (2, 1, 2, 2) and run.learning_rate.shape == (2, 1, 2)
+    for i, rate in enumerate((0.5, 1.5)):
+        np.testing.assert_allclose(run.weights[i, 0], M + (1 - rate) ** 6 * (W - M), rtol=0, atol=1e-14)
+        for k, t in enumerate((4, 6)):
+            P = M + (1 - rate) ** t * (W[:, 0] - M)
+            np.testing.assert_allclose(run.loss[i, 0, :, k], ((P - M) ** 2).sum((-2, -1)) / 2, rtol=1e-10)
+            np.testing.assert_allclose(run.singular_values[i, 0, :, k], np.linalg.svd(P, compute_uv=False), rtol=1e-12)
+    np.testing.assert_allclose(descent.flow(W[0], M, [0.0, 2.0])[1], M + np.exp(-2) * (W[0] - M), atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda W, M: descent.descend(W, M, 0.1, 5, every=0), "^every: got 0, needs an integer >= 1$"),
+        (lambda W, M: descent.descend(W, M, 0.1, 5, keep=0), "^keep: got 0, needs an integer >= 1$"),
+        (lambda W, M: descent.descend(W, M, 0.1, -1), "^steps: got -1, needs an integer >= 0$"),
+        (
+            lambda W, M: descent.descend(W, M, 0.1, 9, keep=3, every=5),
+            "^every: got 5, but none of the states 7 to 9 is",
+        ),
+        (lambda W, M: descent.descend(W, M, 0.1, 5, observe=[1]), r"^observe: got \[1\], needs a dict of functions"),
+        (lambda W, M: descent.descend(W, M, 0.1, 5, observe={"a": 1}), "^observe: got .* needs a dict of functions"),
+        (lambda W, M: descent.descend(W, M, 0.1, 5, singular_values=1), "^singular_values: got 1"),
+        (
+            lambda W, M: descent.descend(np.zeros((0, *W.shape)), M, 0.1, 5),
+            r"^learning_rate: got shape \(\) with W of shape",
+        ),
+        (lambda W, M: descent.flow(W, M, []), "^times: got .* needs a non-empty increasing list"),
+        (lambda W, M: descent.flow(W, M, [[1.0]]), "^times: got"),
+        (lambda W, M: descent.flow(W, M, [2.0, 1.0]), "^times: got"),
+        (lambda W, M: descent.flow(W, M, [1.0], rtol=0.0), "^rtol: got 0.0"),
+        (lambda W, M: descent.flow(W, M, [1.0], atol=0.0), "^atol: got 0.0"),
+        (lambda W, M: descent.flow(W, M, [1.0], rtol=2.4e-14), "^rtol: got 2.4e-14, needs at least 2.5e-14"),
+        (lambda W, M: descent.flow(W.astype(object), M, [1.0]), "^W, M: got an array of objects"),
+        (lambda W, M: descent.flow(W, M.astype(object), [1.0]), "^W, M: got an array of objects"),
+        (lambda W, M: descent.flow(np.stack([W, W]), M, [1.0]), "^W: got shape .* needs one network"),
+    ],
+)
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(*setting())

@@ -361,3 +361,44 @@ def test_orbits_keep_their_dtype():
         scalar.orbit(np.float32([0.5, 0.6]), 1.0, 3, 0.7, 5, compiled=True)
     with pytest.raises(ValueError, match="^s: .*broadcast"):
         scalar.orbit([0.5, 0.6], 1.0, 3, [0.7, 0.8, 0.9], 5)
+
+
+def test_one_unbounded_orbit_among_several_is_an_error():
+    """Two layers: from 1.6 at q = 3.9 an orbit leaves, from 0.7 it stays."""
+    rates = [0.4, 1.95]
+    assert np.isfinite(scalar.lyapunov(1.0, 2, rates, steps=50)).all()
+    for start in ([0.7, 5.0], [5.0, 0.7]):
+        with pytest.raises(ValueError, match="^start: got .*, needs a value whose orbit stays bounded"):
+            scalar.lyapunov(1.0, 2, rates, steps=50, start=start)
+    for bad in ([0.4, 2.0], [2.0, 0.4]):  # q = 4 is past divergence
+        with pytest.raises(ValueError, match="^learning_rate: got .* past divergence"):
+            scalar.lyapunov(1.0, 2, bad, steps=50)
+        with pytest.raises(ValueError, match="^learning_rate: got"):
+            scalar.two_cycle(1.0, 2, [1.1, bad[0]] if bad[0] == 2.0 else [bad[0], 1.1])
+
+
+def test_exponents_by_hand():
+    # at the minimum the slope is 1 - q in every step, and the first steps do not count
+    assert scalar.lyapunov(1.0, 2, 0.75, steps=7, transient=0, start=1.0) == pytest.approx(np.log(0.5), rel=1e-13)
+    # L = 3, m = 8: S = 3 * 16, so that q = 2.4 at rate 0.05
+    assert scalar.lyapunov(8.0, 3, 0.05, steps=1, transient=0, start=2.0) == pytest.approx(np.log(1.4), rel=1e-12)
+    s, slopes = 0.7, []
+    for _ in range(13):
+        slopes.append(scalar.slope(s, 1.0, 2, 1.3))
+        s = scalar.step(s, 1.0, 2, 1.3)
+    for transient in (0, 3):
+        found = scalar.lyapunov(1.0, 2, 1.3, steps=10, transient=transient)
+        assert found == pytest.approx(np.mean(np.log(np.abs(slopes[transient : transient + 10]))), rel=1e-10)
+    units = scalar.lyapunov(8.0, 3, 2.6 / 48, steps=500, start=1.5)  # in units of the minimum, 8^(1/3) = 2
+    assert units == pytest.approx(scalar.lyapunov(1.0, 3, 2.6 / 3, steps=500, start=0.75), rel=1e-9)
+
+
+def test_an_orbit_that_leaves_is_alone_with_it():
+    run = scalar.orbit([0.9, 3.0, 0.5, np.float64(1e200)], 1.0, 3, 0.9, 40)
+    assert run.diverged.tolist() == [False, True, False, True] and run.diverged_at[[0, 2]].tolist() == [-1, -1]
+    for i in range(4):
+        alone = scalar.orbit([0.9, 3.0, 0.5, 1e200][i], 1.0, 3, 0.9, 40)
+        assert np.array_equal(run.states[i], alone.states) and run.diverged_at[i] == alone.diverged_at
+    at = run.diverged_at[1]
+    assert at > 0 and np.isfinite(run.states[1, :at]).all() and np.isinf(run.states[1, at:]).all()
+    assert run.diverged_at[3] == 1 and run.states[3, 0] == 1e200 and np.isinf(run.states[3, 1:]).all()
