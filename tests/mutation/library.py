@@ -61,7 +61,7 @@ MORE = {
 }
 # statements for which the rows of test_arguments.py are run: they hold bad and extreme numbers, and take a second each
 CHECKING = re.compile(r"validate\.|_checked|_numbers|errstate|raise|^if |^def ")
-BUDGET = 8.0  # processor seconds: a mutant that the fastest tests up to this sum let live counts as a survivor
+BUDGET = 4.0  # processor seconds: a mutant that the fastest tests up to this sum let live counts as a survivor
 
 
 class Mutation:
@@ -136,7 +136,7 @@ class Mutation:
         tests = self.tests_of(mutant)
         if not tests:
             return "survived", 0
-        limit = 5 + 5 * sum(self.seconds[item.nodeid] for item in tests)
+        limit = 2 + 3 * sum(self.seconds[item.nodeid] for item in tests)
 
         def attempt():
             resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
