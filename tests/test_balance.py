@@ -360,6 +360,9 @@ def test_pull_of_a_small_box_is_tight_and_of_a_large_one_no_smaller():
             assert small >= at * (1 - 1e-12) and (jump_to_zero or small <= at + 1e-3)
             sides = [iv.mpf(1) / n, iv.mpf([theta, min(theta + 0.2, n)]), iv.mpf([w, min(w + 0.1, 1)])]
             assert enclose.ends(balance.pull(iv, *sides))[1] >= small * (1 - 1e-12) or theta + 1e-6 > n or w + 1e-6 > 1
+    # a box that reaches beyond T = 1 is enclosed up to there
+    beyond = enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf([0.9, 3.0]), iv.mpf([0.7, 0.8])))[1]
+    assert beyond >= max(pull_of_a_step(1, theta, 0.7, np.sqrt(8))[0] for theta in (0.9, 0.95, 0.999)) > 0.5
     # no T above one: such a box is empty
     assert enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf([1.01, 2.0]), iv.mpf([0.2, 0.3]))) == (0, 0)
     assert enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf([0.9, 2.0]), iv.mpf([0.5, 0.6])))[1] > 0
@@ -439,6 +442,7 @@ def test_small_and_large_scales_join(depth):
     ("call", "words"),
     [
         (lambda: balance.flow_limit(1e200, 1.0, 9), r"^scale, target: got 1e\+200, 1.0: the flow's end is beyond"),
+        (lambda: balance.flow_limit(1e150, 1e-200, 2), r"^scale, target: got 1e\+150, 1e-200: the flow's end is beyond"),
         (lambda: balance.contracts(1e200, 1.0, 1.0, 9), r"^scale, singular_values: got 1e\+200, 1.0: the flow's end"),
         (
             lambda: balance.contracts([1.0, 2.0], [1.0] * 3, 1.0, 3),

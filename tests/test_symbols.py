@@ -132,3 +132,10 @@ def test_symbols_are_what_their_names_say():
     names = {name: getattr(symbols, name) for name in ("L", "m", "s", "alpha", "eta", "q")}
     assert all(symbol.name == name and symbol.is_positive for name, symbol in names.items()) and names["L"].is_integer
     assert not any(symbol.is_integer for name, symbol in names.items() if name != "L")
+
+
+@pytest.mark.parametrize("right", [-1, 0, 1])
+def test_plain_numbers_are_sides(right):
+    assert prove(sp.Integer(right), right) and prove(right, sp.Integer(right))
+    with pytest.raises(AssertionError, match="^not proved: left - right = 1$"):
+        prove(right + 1, right)
