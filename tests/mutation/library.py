@@ -67,8 +67,8 @@ BUDGET = 4.0  # processor seconds: a mutant that the fastest tests up to this su
 class Mutation:
     """A pytest plugin in whose place of the test loop the mutants run."""
 
-    def __init__(self, name: str, only: str, every: int) -> None:
-        self.name, self.only, self.every, self.failed = name, only, every, False
+    def __init__(self, name: str, only: str, every: int, first: int) -> None:
+        self.name, self.only, self.part, self.failed = name, only, slice(first, None, every), False
         self.path = ROOT / "eoslib" / f"{name}.py"
 
     def pytest_collection_modifyitems(self, items):
@@ -87,7 +87,7 @@ class Mutation:
         gc.collect()
         gc.freeze()
         found = operators.mutants(self.path.read_text(encoding="utf8"))
-        for mutant in found[:: self.every]:
+        for mutant in found[self.part]:
             if self.only in mutant.function:
                 began = time.monotonic()
                 self.results.append((mutant, *self.try_one(mutant), time.monotonic() - began))
@@ -235,11 +235,11 @@ def _like(entry, mutant):
     return "like" in entry and re.fullmatch(entry["like"], mutant.change) is not None
 
 
-def measure(name: str, only: str, every: int) -> dict:
+def measure(name: str, only: str, every: int, first: int) -> dict:
     """Run all mutants of a module, print what is not accounted for, and return its row of the scores."""
     began = time.process_time() + sum(os.times()[2:4])
     files = [f"tests/test_{name}.py", f"eoslib/{name}.py", "tests/test_arguments.py", *MORE.get(name, [])]
-    plugin = Mutation(name, only, every)
+    plugin = Mutation(name, only, every, first)
     options = ["-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "addopts=--doctest-modules", *files]
     code = pytest.main(
         [
@@ -313,6 +313,7 @@ def main() -> int:
         "--function", default="", help="only functions whose name contains this; the scores stay as they are"
     )
     parser.add_argument("--every", type=int, default=1, help="try one mutant in so many")
+    parser.add_argument("--first", type=int, default=0, help="the first that is tried")
     asked = parser.parse_args()
     names = asked.modules or sorted(p.stem for p in (ROOT / "eoslib").glob("[a-z]*.py"))
     os.chdir(ROOT)
@@ -320,10 +321,10 @@ def main() -> int:
     for name in names:
         if len(names) > 1:  # a module that another has used is not fresh: one process each
             low += [name] * bool(
-                subprocess.run([sys.executable, __file__, name, "--every", str(asked.every)]).returncode
+                subprocess.run([sys.executable, __file__, name, "--every", str(asked.every), "--first", str(asked.first)]).returncode
             )
             continue
-        row = measure(name, asked.function, asked.every)
+        row = measure(name, asked.function, asked.every, asked.first)
         stale = row.pop("stale")
         if not asked.function:
             scores = json.loads(SCORES.read_text(encoding="utf8")) if SCORES.exists() else {}
