@@ -148,7 +148,7 @@ class Mutation:
                     return item.nodeid
             return None
 
-        found = _in_fork(attempt, wall=6 * limit)
+        found = _in_fork(attempt, wall=100 * limit)
         if found is TimeoutError:
             return "timeout", ""
         if found is None:
