@@ -335,3 +335,51 @@ def test_a_record_of_another_seed_is_noticed():
 def test_bad_input_names_the_argument(call, word):
     with pytest.raises(ValueError, match=word):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: bifurcation.critical_orbit(50.0, 4, 30), "^overshoot, depth: got 50.0, 4, whose orbit overflows at step"),
+        (lambda: bifurcation.critical_orbit(np.array([1.5, 50.0]), 4, 30), "^overshoot, depth: got"),
+        (lambda: bifurcation.critical_orbit(1.5, 2, 0), "^steps: got 0, needs an integer >= 1"),
+        (lambda: bifurcation.rate(0.9, 2), "^overshoot: got 0.9"),
+        (lambda: bifurcation.rate(1.5, 1), "^depth: got 1, needs an integer >= 2"),
+        (lambda: bifurcation.superstable(2, 2, near=0.5), "^near: got 0.5, needs at least 1"),
+        (lambda: bifurcation.superstable(2, 0, near=1.5), "^period: got 0, needs an integer >= 1"),
+        (lambda: bifurcation.superstable(2, 2, near=1.5, digits=14), "^digits: got 14, needs an integer from 15 to 10000"),
+        (lambda: bifurcation.scan(2, [[2.1]]), r"^q: got shape \(1, 1\), needs one number or a list"),
+        (lambda: bifurcation.scan(2, [2.1], steps=2), "^steps: got 2, needs an integer >= 3"),
+        (lambda: bifurcation.scan(2, [2.1], steps=10, keep=11), "^keep, start: got 11"),
+        (lambda: bifurcation.scan(2, [2.1], start=3.0), "^keep, start: got .* 0 < start < 3.0"),
+        (lambda: bifurcation.scan(2, [2.1], start=0.0), "^start: got 0.0"),
+        (lambda: bifurcation.scan(1, [2.1]), "^depth: got 1, needs an integer from 2 to 10000"),
+        (lambda: bifurcation.period([["a"]]), "^orbits: got .* needs real numbers"),
+        (lambda: bifurcation.period([[1.0], [1.0, 2.0]]), "^orbits: got .* needs real numbers"),
+        (lambda: bifurcation.period(np.ones(32)), r"^orbits, tolerance: got shapes \(32,\)"),
+        (lambda: bifurcation.period(np.ones((1, 31))), r"^orbits, tolerance: got shapes \(1, 31\), .* = 32"),
+        (lambda: bifurcation.period(np.ones((1, 32)), tolerance=[1e-6]), "^orbits, tolerance: got shapes"),
+        (lambda: bifurcation.period(np.ones((1, 32)), tolerance=0.0), "^tolerance: got 0.0"),
+        (lambda: bifurcation.period(np.ones((1, 32)), longest=0), "^longest: got 0, needs an integer >= 1"),
+        (lambda: bifurcation.pair_limit(2, 2.5, [3.1]), "^orbit: got .* at most 3.0"),
+        (lambda: bifurcation.pair_limit(2, 2.5, [[1.0]]), r"^orbit: got shape \(1, 1\), needs a row"),
+        (lambda: bifurcation.pair_limit(2, 2.5, []), r"^orbit: got shape \(0,\), needs a row"),
+        (lambda: bifurcation.pair_limit(2, 0.0, [1.0]), "^q: got 0.0"),
+        (lambda: bifurcation.pair_limit(1, 2.5, [1.0]), "^depth: got 1, needs an integer from 2 to 1000"),
+    ],
+)
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_periods_by_hand():
+    swing = np.resize([0.0, 1.0], 32)
+    orbits = [1 + 2e-6 * swing, 1 + 5e-7 * swing, np.resize(np.arange(1.0, 17), 32), np.resize([1, 2, 1, 2.001], 32)]
+    assert bifurcation.period(np.array(orbits)).tolist() == [2, 1, 16, 4]  # relative to the size, 1e-6
+    assert bifurcation.period(1e9 * np.array(orbits)).tolist() == [2, 1, 16, 4]
+    assert bifurcation.period(np.array(orbits), tolerance=1e-3, longest=2).tolist() == [1, 1, 0, 2]
+    bad = np.ones((2, 32))
+    bad[0, 5] = np.inf
+    assert bifurcation.period(bad).tolist() == [0, 1] and bifurcation.period(np.ones((1, 32), int)).tolist() == [1]
+    assert bifurcation.period((1 + 1e-7 * np.arange(32))[None]).tolist() == [1]

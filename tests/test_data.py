@@ -105,7 +105,9 @@ def test_no_mirror_that_answers_is_no_file(server, tmp_path):
 def test_a_damaged_file_in_the_cache_is_named_and_kept(server, tmp_path, damage):
     path = tmp_path / FILE.name
     path.write_bytes(damage(GOOD))
-    with pytest.raises(ValueError, match=f"expected sha256 {FILE.sha256}, found {data.hashlib.sha256(damage(GOOD)).hexdigest()}"):
+    with pytest.raises(
+        ValueError, match=f"expected sha256 {FILE.sha256}, found {data.hashlib.sha256(damage(GOOD)).hexdigest()}"
+    ):
         get(mirrors(server, "good"), tmp_path)
     assert path.read_bytes() == damage(GOOD) and not server.asked
 
@@ -237,7 +239,9 @@ def test_the_original_archive_of_cifar_is_read(nowhere, monkeypatch, server, tmp
             archive.addfile(entry, io.BytesIO(body))
     _publish(monkeypatch, "cifar10", server, [buffer.getvalue()])
     found = data.load("cifar10", progress=False)
-    assert np.array_equal(found.images, images) and found.labels.tolist() == list(range(6)) and found.source == "cifar10"
+    assert (
+        np.array_equal(found.images, images) and found.labels.tolist() == list(range(6)) and found.source == "cifar10"
+    )
 
 
 def test_no_pickle_is_opened(nowhere, monkeypatch, tmp_path):
@@ -274,3 +278,91 @@ def test_the_real_data_where_they_are_at_hand():
     assert data.load("cifar10", n=100).images.shape == (100, 32, 32, 3)
     pairs = data.load("stsb")
     assert len(pairs.labels) == 8628 and pairs.sentences.shape == (8628, 2)
+
+
+@pytest.mark.parametrize("flag", ["download", "progress"])
+def test_switches_are_true_or_false(flag):
+    for bad in (1, 0, None, "yes"):
+        with pytest.raises(ValueError, match=f"^{flag}: got {bad!r}, needs True or False"):
+            data.load("mnist", **{flag: bad})
+    with pytest.raises(ValueError, match="^n: got 0, needs an integer >= 1"):
+        data.stand_in("mnist", 0)
+
+
+def test_an_extract_is_preferred_and_the_originals_are_read_where_it_is_too_short(nowhere, monkeypatch, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (3, 28, 28), dtype=np.uint8), np.array([7, 8, 9], np.uint8)
+    np.savez(folder / "mnist.npz", images=images, labels=labels)
+    parts = [_idx(a) for a in (images, labels, images[:2], labels[:2])]
+    kind = data._KINDS["mnist"]
+    known = {
+        "extract": (data.File("mnist.npz", hashlib.sha256((folder / "mnist.npz").read_bytes()).hexdigest()),),
+        "originals": tuple(data.File(f.name, hashlib.sha256(p).hexdigest()) for f, p in zip(kind.originals, parts)),
+    }
+    monkeypatch.setitem(data._KINDS, "mnist", data._Kind(**{**vars(kind), **known}))
+    monkeypatch.setenv("EOSLIB_DATA", str(folder))
+    found = data.load("mnist", download=False)
+    assert found.source == "mnist" and not found.stand_in and found.sha256 == known["extract"][0].sha256
+    assert np.array_equal(found.images, images) and found.labels.tolist() == [7, 8, 9]
+    assert data.load("mnist", n=2, download=False).labels.tolist() == [7, 8]
+    with pytest.raises(ValueError, match="^n: got 4, needs at most 3, which is what 'mnist' has"):
+        data.load("mnist", n=4, download=False)
+    for file, body in zip(kind.originals, parts):
+        (folder / file.name).write_bytes(body)
+    monkeypatch.setitem(data._KINDS, "mnist", data._Kind(**{**vars(kind), **known, "needed": lambda n: 4}))
+    longer = data.load("mnist", n=5, download=False)
+    assert longer.labels.tolist() == [7, 8, 9, 7, 8]
+    digests = "".join(file.sha256 for file in known["originals"])
+    assert (
+        longer.sha256 == hashlib.sha256(digests.encode()).hexdigest()
+    )  # of several files: that of their digests in order
+
+
+def test_what_the_processes_of_others_left_behind(server, tmp_path):
+    mine, dead, other = (tmp_path / f"partial-{name}" for name in (f"{os.getpid()}-x", "4194304-x", "word"))
+    for folder in (mine, dead, other):
+        folder.mkdir()
+    get(mirrors(server, "good"), tmp_path)
+    assert mine.exists() and other.exists() and not dead.exists()  # no process has a number above the kernel's limit
+
+
+def test_the_users_cache_folder_without_a_setting(monkeypatch, tmp_path):
+    monkeypatch.delenv("EOSLIB_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert data.cache().name == "eoslib" and data.cache().is_absolute()
+    monkeypatch.setenv("EOSLIB_CACHE", str(tmp_path / "own"))
+    assert data.cache() == tmp_path / "own"
+
+
+def test_the_first_files_of_mnist_are_its_test_digits():
+    needed = data._KINDS["mnist"].needed
+    assert [needed(n) for n in (1, 10_000, 10_001, None)] == [2, 2, 4, 4]
+
+
+def test_digits_of_the_stand_in_by_hand(nowhere):
+    from sklearn.datasets import load_digits
+
+    small, labels = load_digits(return_X_y=True)
+    found = data.load("mnist", download=False)
+    assert len(found.labels) == 9 * len(labels) and np.array_equal(found.labels[: len(labels)], labels)
+    first = found.images[0]
+    # the 8 x 8 digit with each pixel three wide, in the middle of 28 x 28; 16 grey levels become 255
+    assert (
+        first[2:26, 2:26].reshape(8, 3, 8, 3)[:, 1, :, 1].tolist()
+        == np.round(small[0].reshape(8, 8) * 255 / 16).tolist()
+    )
+    assert not first[:2].any() and not first[26:].any() and not first[:, :2].any() and not first[:, 26:].any()
+    shifted = found.images[len(labels) :: len(labels)]
+    shifts = [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]
+    assert all(
+        np.array_equal(image, np.roll(first, shift, (0, 1))) for image, shift in zip(shifted, shifts, strict=True)
+    )
+
+
+def test_scores_of_the_stand_in_pairs_are_shares_of_words(nowhere):
+    pairs = data.load("stsb", n=50, download=False)
+    for (one, two), score in zip(pairs.sentences, pairs.labels):
+        a, b = set(one.split()), set(two.split())
+        assert score == 5 * len(a & b) / len(a | b) and len(two.split()) <= len(one.split())
