@@ -153,9 +153,9 @@ def test_below_cuts_the_side_that_is_longest_beside_the_box_and_gives_up_in_time
         asked.append((enclose.ends(x), enclose.ends(y)))
         return iv.mpf([0, 1]) if len(asked) < 3 else iv.mpf(0)
 
-    found = enclose.below(function, (0.0, 1.0), (0.0, 100.0), bound=0.5)
+    found = enclose.below(function, (1.0, 2.0), (0.0, 100.0), bound=0.5)
     # the whole; its upper half in x; of that, y is now the longer one in comparison
-    assert asked[:4] == [((0, 1), (0, 100)), ((0.5, 1), (0, 100)), ((0.5, 1), (50, 100)), ((0.5, 1), (0, 50))]
+    assert asked[:4] == [((1, 2), (0, 100)), ((1.5, 2), (0, 100)), ((1.5, 2), (50, 100)), ((1.5, 2), (0, 50))]
     assert found.boxes == 3 and found.high == 0.0
     needs_eight = lambda iv, x: iv.mpf([0, 1]) if x.delta > 0.13 else iv.mpf(0)
     assert enclose.below(needs_eight, (0.0, 1.0), bound=0.5, most=8).boxes == 8

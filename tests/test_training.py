@@ -247,7 +247,12 @@ def test_nothing_of_the_caller_changes():
     net.drop.eval()
     net.a.weight.grad = torch.full_like(net.a.weight, 7.0)
     state = {key: value.clone() for key, value in net.state_dict().items()}
-    before = (torch.get_rng_state(), torch.get_default_dtype(), torch.get_num_threads(), np.random.get_state()[1].copy())
+    before = (
+        torch.get_rng_state(),
+        torch.get_default_dtype(),
+        torch.get_num_threads(),
+        np.random.get_state()[1].copy(),
+    )
     try:
         torch.set_num_threads(2)
         with torch.no_grad():
@@ -415,3 +420,180 @@ def test_bad_arguments_of_descend_are_named(change, message):
     arguments = {"learning_rate": 0.1, "steps": 2} | change
     with pytest.raises(ValueError, match=message):
         training.descend(net, loss, **arguments)
+
+
+# -- what is refused, by name -----------------------------------------------------------------------------------------
+def weight(value=1.0, dtype=F64):
+    """One weight w, loss w^2 / 2."""
+    model = torch.nn.Linear(1, 1, bias=False, dtype=dtype)
+    torch.nn.init.constant_(model.weight, value)
+    return model, lambda m: (m.weight**2).sum() / 2
+
+
+class Half(torch.nn.Module):
+    def __init__(self, dtype, other=None):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.ones(2, dtype=dtype))
+        self.b = torch.nn.Parameter(torch.ones(2, dtype=other or dtype))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: training.sharpness(3, lambda m: 1), "^model: got int, needs a torch.nn.Module"),
+        (
+            lambda: training.sharpness(torch.nn.Linear(2, 2).requires_grad_(False), lambda m: 1),
+            "^model: got no parameter that",
+        ),
+        (lambda: training.sharpness(Half(torch.float16), lambda m: m.a.sum()), "^model: got torch.float16 on cpu"),
+        (
+            lambda: training.sharpness(Half(F32, F64), lambda m: m.a.sum()),
+            "^model: got torch.float32 on cpu, torch.float64 on cpu",
+        ),
+        (
+            lambda: training.sharpness(weight(np.nan)[0], lambda m: m.weight.sum()),
+            "^model: got parameters that are not finite",
+        ),
+        (lambda: training.sharpness(weight()[0], lambda m: m.weight), r"^loss: got \(1, 1\) from it, needs a function"),
+        (lambda: training.sharpness(weight()[0], lambda m: 1.0), "^loss: got float from it, needs a function"),
+        (
+            lambda: training.sharpness(weight()[0], lambda m: torch.tensor(1)),
+            r"^loss: got \(\) from it, needs a function",
+        ),
+        (
+            lambda: training.sharpness(weight()[0], lambda m: m.weight.sum() / 0),
+            "^loss: got inf, needs a finite number",
+        ),
+        (lambda: training.sharpness(weight()[0], lambda m: torch.tensor(1.0)), "^loss: does not depend on the model"),
+        (lambda: training.sharpness(*weight(), k=2), "^k: got 2, needs at most 1, the number of parameters"),
+        (lambda: training.sharpness(*weight(), k=0), "^k: got 0, needs an integer >= 1"),
+        (lambda: training.sharpness(*weight(), block=0), "^block: got 0, needs an integer >= 1"),
+        (lambda: training.sharpness(*weight(), basis=2), "^basis: got 2, needs an integer >= 3"),
+        (lambda: training.sharpness(*weight(), products=1), "^products: got 1, needs an integer >= 2"),
+        (lambda: training.sharpness(*weight(), tolerance=0.0), "^tolerance: got 0.0"),
+        (lambda: training.sharpness(*weight(), seed=-1), "^seed: got -1, needs an integer >= 0"),
+        (lambda: training.sharpness(*weight(), threads=0), "^threads: got 0, needs an integer >= 1"),
+        (lambda: training.singular_values(np.eye(2), 1), r"^matrix: got \(2, 2\), needs a tensor of two axes or more"),
+        (lambda: training.singular_values(torch.ones(3), 1), r"^matrix: got torch.Size\(\[3\]\), needs a tensor"),
+        (lambda: training.singular_values(torch.ones(3, 2), 3), "^k: got 3, needs at most 2"),
+        (lambda: training.singular_values(torch.ones(3, 2), 0), "^k: got 0, needs an integer >= 1"),
+        (
+            lambda: training.singular_values(torch.full((2, 2), torch.inf), 1),
+            "^matrix: got entries that are not finite",
+        ),
+        (
+            lambda: training.descend(*weight(), [0.1], 1),
+            r"^learning_rate: got shape \(1,\), needs one number or a function",
+        ),
+        (lambda: training.descend(*weight(), -0.1, 1), "^learning_rate: got -0.1"),
+        (lambda: training.descend(*weight(), 0.1, -1), "^steps: got -1, needs an integer >= 0"),
+        (lambda: training.descend(*weight(), 0.1, 1, every=0), "^every: got 0, needs an integer >= 1"),
+        (lambda: training.descend(*weight(), 0.1, 1, k=-1), "^k: got -1, needs an integer >= 0"),
+        (
+            lambda: training.descend(*weight(), 0.1, 1, sharpness_every=-1),
+            "^sharpness_every: got -1, needs an integer >= 0",
+        ),
+        (
+            lambda: training.descend(*weight(), 0.1, 1, sharpness_at=[-1]),
+            "^sharpness_at: got -1, needs an integer >= 0",
+        ),
+        (lambda: training.descend(*weight(), 0.1, 1, eigenvalues=0), "^eigenvalues: got 0, needs an integer >= 1"),
+        (
+            lambda: training.descend(*weight(), 0.1, 1, eigenvalues=2, sharpness_every=1),
+            "^eigenvalues: got 2, needs at most 1",
+        ),
+        (lambda: training.descend(*weight(), 0.1, 1, tolerance=0.0), "^tolerance: got 0.0"),
+        (
+            lambda: training.descend(*weight(), 0.1, 1, checkpoint_every=0),
+            "^checkpoint_every: got 0, needs an integer >= 1",
+        ),
+        (
+            lambda: training.descend(*weight(), 0.1, 1, k=1, layers="weight"),
+            "^layers: got 'weight', needs a list of names",
+        ),
+        (
+            lambda: training.descend(*weight(), 0.1, 1, k=1, layers=["no"]),
+            r"^layers: got \['no'\], needs a list of names from \['weight'\]",
+        ),
+    ],
+)
+def test_refusals_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_one_weight_by_hand():
+    """Rate 1/2 halves w; rate 3 doubles it with the other sign."""
+    model, loss = weight(4.0)
+    run = training.descend(
+        model, loss, 0.5, 5, every=2, sharpness_at=[1, 5, 9], sharpness_every=3, k=3, observe={"w": lambda m: m.weight}
+    )
+    assert (
+        run.steps.tolist() == [0, 2, 4]
+        and run.loss.tolist() == [8.0, 0.5, 0.03125]
+        and run.diverged_at is None
+        and not run.diverged
+    )
+    assert (
+        run.sharpness_steps.tolist() == [0, 1, 3, 5]
+        and np.allclose(run.sharpness, 1.0)
+        and run.residuals.shape == (4, 1)
+    )
+    assert run.singular_values["weight"].tolist() == [[4.0], [1.0], [0.25]] and run.observed["w"].shape == (3, 1, 1)
+    assert float(run.model.weight.detach()) == 0.125 and float(model.weight.detach()) == 4.0
+    falling = training.descend(model, loss, lambda step: [0.5, 0.25, 0.0][step], 3)
+    assert (
+        float(falling.model.weight.detach()) == 4 * 0.5 * 0.75
+        and falling.singular_values == {}
+        and falling.sharpness.shape == (0, 1)
+    )
+    grown = training.descend(weight(1e150)[0], loss, 3.0, 40, sharpness_every=20)
+    assert grown.diverged and grown.diverged_at == 14  # w^2 / 2 is 2^(2 t) 1e300 / 2, beyond 1.8e308 from t = 14
+    assert np.isfinite(grown.loss[:14]).all() and np.isinf(grown.loss[14:]).all() and len(grown.loss) == 41
+    assert (
+        grown.sharpness_steps.tolist() == [0, 20, 40]
+        and np.isinf(grown.sharpness[1:]).all()
+        and grown.sharpness[0, 0] == pytest.approx(1)
+    )
+    assert abs(float(grown.model.weight.detach())) == pytest.approx(1e150 * 2.0**13, rel=1e-14)  # the last state with a finite loss
+
+
+def test_singular_values_by_hand():
+    tall = torch.tensor([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]])
+    for matrix in (tall, tall.T, tall.double(), 1e-30 * tall.double(), 1e200 * tall.double()):
+        size = float(matrix.abs().max()) / 4
+        assert np.allclose(training.singular_values(matrix, 2), [4 * size, 3 * size], rtol=1e-7)
+        assert training.singular_values(matrix, 1).shape == (1,)
+    kernel = torch.zeros(2, 1, 1, 2)
+    kernel[0, 0, 0, 1], kernel[1, 0, 0, 0] = 2.0, 1.0  # a convolution's axes after the first are one
+    assert training.singular_values(kernel, 2).tolist() == [2.0, 1.0]
+    assert training.singular_values(torch.zeros(3, 2), 2).tolist() == [0.0, 0.0]
+
+
+def test_extremes_of_a_diagonal_of_known_numbers():
+    model = Quadratic([5.0, 5.0, -7.0, 0.5, 0.0, 1.0])
+    loss = lambda m: m.energy()
+    for k, smallest, expected in (
+        (1, False, [5]),
+        (3, False, [5, 5, 1]),
+        (2, True, [-7, 0]),
+        (6, False, [5, 5, 1, 0.5, 0, -7]),
+    ):
+        found = training.sharpness(model, loss, k=k, smallest=smallest)
+        assert (
+            np.allclose(found.values, expected, atol=1e-9)
+            and found.vectors.shape == (k, 6)
+            and found.residuals.shape == (k,)
+        )
+        assert (
+            torch.allclose(found.vectors @ found.vectors.mT, torch.eye(k, dtype=F64), atol=1e-12)
+            and found.products >= k
+        )
+        product = found.vectors @ model.A
+        assert np.allclose(
+            torch.linalg.vector_norm(product - torch.tensor(found.values.copy())[:, None] * found.vectors, dim=1),
+            found.residuals,
+            atol=1e-12,
+        )
+    flat = training.sharpness(Half(F64), lambda m: m.a.sum() + m.b.sum(), k=2)  # linear: no curvature
+    assert flat.values.tolist() == [0.0, 0.0] and flat.residuals.tolist() == [0.0, 0.0]
