@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import time
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def main(arguments=None, core: int | None = None) -> int:
         report(found)
         return 0
     if options.command == "adopt":
-        found = result.read(options.result, listed=False)  # it may come from another machine, alone
+        found = json.loads(options.result.read_text(encoding="utf8"))  # it may come from another machine, alone
         if found["about"]["quick"]:
             parser.error(f"--result: {options.result} is a quick one, needs a full one")
         result.write(options.record, found)

@@ -133,6 +133,21 @@ def judge(result: dict) -> list[dict]:
     return judged
 
 
+def verdicts(result: dict) -> list[dict]:
+    """`judge` as plain data, which a result carries for readers of its file alone."""
+    return [
+        {
+            "work": entry["target"].work,
+            "measure": entry["target"].measure,
+            "needs": "at least" if entry["target"].least else "at most",
+            "bound": entry["target"].bound,
+            "value": entry["value"],
+            "met": entry["met"],
+        }
+        for entry in judge(result)
+    ]
+
+
 def ratios(result: dict) -> dict[str, float]:
     """The ratios to peers alone: what a regression check may compare. Times and shares of a limit are not among them."""
     return {
@@ -175,7 +190,8 @@ def regressions(result: dict, record: dict, factor: float = FACTOR) -> list[str]
 
 def faults(result: dict) -> list[str]:
     """What is missing or wrong in the form of a result; empty if it is whole."""
-    found = [f"no {key}" for key in ("format", "about", "limits", "rows", "growth", "memory", "cuda") if key not in result]
+    keys = ("format", "about", "limits", "rows", "growth", "memory", "cuda", "targets")
+    found = [f"no {key}" for key in keys if key not in result]
     if found:
         return found
     if result["format"] != FORMAT:
@@ -196,6 +212,8 @@ def faults(result: dict) -> list[str]:
                     found.append(f"{row['id']}/{peer}: error {entry['error']} beyond {entry['tolerance']}")
                 if not _close(entry["ratio"], entry["seconds"] / row["ours"]["seconds"]):
                     found.append(f"{row['id']}/{peer}: ratio {entry['ratio']} is not that of the times")
+    if result["targets"] != verdicts(result):
+        found.append("targets: are not those of its measures")
     for curve in result["growth"]:
         if len(curve["x"]) != len(curve["seconds"]) or len(curve["x"]) < 3 or not min(curve["seconds"]) > 0:
             found.append(f"{curve['id']}: needs three positive times or more, one for each size")
@@ -214,7 +232,16 @@ def _close(a, b):
 
 
 def write(path: Path, result: dict) -> None:
-    """Write a result, in one step, and enter its digest beside it."""
+    """Write a result with its verdicts, in one step, and enter its digest beside it.
+
+    Raises
+    ------
+    ValueError
+        If the result is not whole.
+    """
+    result = result | {"targets": verdicts(result)}
+    if wrong := faults(result):
+        raise ValueError(f"{path}: is not a whole result: {'; '.join(wrong[:5])}")
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace(path, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     listing = path.with_name(DIGESTS.name)

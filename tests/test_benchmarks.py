@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import authors, clock, curvature, growth, linear, others, ours, result
+from benchmarks import authors, clock, curvature, device, growth, linear, others, ours, result
 from eoslib import descent, hessian, network, scalar, training
 
 RATE = linear.edge_rate(0.9)
@@ -175,6 +175,12 @@ def test_exponent_of_a_power_law():
     assert growth.exponent(x, 3e-6 * x**2.4) == pytest.approx(2.4, abs=1e-12)
 
 
+def test_a_sweep_on_a_device_is_compared_with_one_core():
+    found = device.sweep(4, 6, 40, 3, "cpu")  # torch on the processor goes the way of CUDA
+    assert found["ratio"] == found["core"]["seconds"] / found["device"]["seconds"] > 0
+    assert found["error"] < 1e-12  # float64, 40 steps
+
+
 # -- regression check -------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def record():
@@ -187,11 +193,12 @@ def slower(record, name, factor):
     row = next(row for row in slow["rows"] if row["id"] == name)
     for key in ("seconds", "low", "high"):
         row["ours"][key] *= factor
-    for entry in row["peers"].values():
+    for peer, entry in row["peers"].items():
         if entry["status"] == "measured":
             for key in ("ratio", "ratio_low", "ratio_high"):
                 entry[key] /= factor
-    return slow
+                row["measures"][f"{name}/{peer}"]["value"] = entry["ratio"]
+    return slow | {"targets": result.verdicts(slow)}
 
 
 def test_a_result_equal_to_the_record_is_no_regression(record):
@@ -219,7 +226,7 @@ def test_a_slow_library_fails_the_command(record, tmp_path, capsys):
 
 
 def test_a_planted_slow_down_of_real_work_is_found():
-    """Both sides timed: the same function, and itself three times, against a bound of two."""
+    """Both sides timed: the same function, and itself five times, against a bound of two."""
     A = np.random.default_rng(0).standard_normal((120, 120))
 
     def report(times):
@@ -228,7 +235,7 @@ def test_a_planted_slow_down_of_real_work_is_found():
         timed = clock.compare(mine, {"peer": lambda: peer}, rounds=7, budget=1.0)
         return {"rows": [linear.row("row", "row", "call", {}, timed)]}
 
-    fast, slow = report(1), report(3)
+    fast, slow = report(1), report(5)
     assert result.regressions(fast, fast) == [] and len(result.regressions(slow, fast)) == 1
 
 
@@ -283,6 +290,7 @@ def test_faults_are_found(record):
     assert altered(lambda r: peer(r).update(error=1.0))
     assert altered(lambda r: peer(r).update(ratio=2 * peer(r)["ratio"]))
     assert altered(lambda r: r["growth"][0]["x"].pop())
+    assert altered(lambda r: r["targets"][0].update(met=not r["targets"][0]["met"]))
 
 
 def test_an_altered_record_is_refused(record, tmp_path):
@@ -292,9 +300,8 @@ def test_an_altered_record_is_refused(record, tmp_path):
     path.write_text(path.read_text().replace('"rounds": 7', '"rounds": 8', 1).replace('"rounds": 3', '"rounds": 4', 1))
     with pytest.raises(ValueError, match="was altered"):
         result.read(path)
-    result.write(path, {"format": 1})
-    with pytest.raises(ValueError, match="not a whole result: no about"):
-        result.read(path)
+    with pytest.raises(ValueError, match="not a whole result: format 0"):
+        result.write(path, record | {"format": 0})
 
 
 def test_a_full_result_from_elsewhere_can_become_the_record_and_a_quick_one_cannot(record, tmp_path):
