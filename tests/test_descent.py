@@ -1,5 +1,6 @@
 """Gradient descent against a loop that is written out, batches against single runs, divergence, and gradient flow."""
 
+import sys
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ import pytest
 import threadpoolctl
 import torch
 
-from eoslib import descent, network
+from eoslib import cuda, descent, loops, network
 
 RATES = np.array([0.02, 0.0315, 0.034, 0.2, 0.05])
 
@@ -179,16 +180,32 @@ def test_flow_is_the_limit_of_descent():
 def test_the_last_finite_state_is_found_wherever_in_a_block_a_run_diverges(monkeypatch):
     """The blocks are made shorter one by one, so that the first infinite loss falls on their ends and between them."""
     W, M = setting()
+    known = descent.descend(W, M, [0.2, 0.05], 900).diverged_at
     for size in range(1, 9):
         for keep in (None, 1):  # with a look at each loss, and without
             monkeypatch.setattr(descent, "BLOCK_BYTES", size * 2 * 200)
             run = descent.descend(W, M, [0.2, 0.05], 900, keep=keep)
-            assert run.diverged.all() and not run.loss[:, -1:].max() < np.inf
+            assert np.array_equal(run.diverged_at, known) and np.isinf(run.loss[:, -1]).all(), (size, keep)
             for w, at, rate in zip(run.weights, run.diverged_at, run.learning_rate):
                 assert np.isfinite(network.loss(w, M))
                 with np.errstate(over="ignore", invalid="ignore"):
                     a, b, c = w - rate * network.gradient(w, M)
                     assert not np.isfinite(np.sum((c @ b @ a - M) ** 2)), (size, keep, at)
+
+
+@pytest.mark.parametrize("how", [{}, {"compiled": True}, {"device": "cpu"}], ids=["plain", "compiled", "device"])
+def test_a_run_that_has_diverged_does_not_slow_down_the_others(how, monkeypatch):
+    """It rests at zero, with the rate zero; one layer at the rate 3 would set out again and again."""
+    if how.get("compiled"):
+        pytest.importorskip("numba")
+    W, M = setting()[0][:1], setting()[1]
+    descent.descend(W, M, 0.02, 1, **how)  # what is loaded and compiled once
+    kind = {(): loops.Loop, ("compiled",): None, ("device",): cuda.Loop}[tuple(how)]
+    kind = kind or sys.modules["eoslib.compiled"].Loop
+    looks, losses = [], kind.losses
+    monkeypatch.setattr(kind, "losses", lambda self, *room: looks.append(len(room[0])) or losses(self, *room))
+    run = descent.descend(W, M, [0.5, 3.0, 0.1], 20_000, keep=1, **how)
+    assert run.diverged.tolist() == [False, True, False] and sum(looks) < 2000
 
 
 def test_a_loss_beyond_the_floating_range_is_seen_though_the_run_comes_back():
