@@ -191,6 +191,19 @@ def test_a_cell_whose_minimum_is_not_found_is_named(monkeypatch):
         landscape.cell_minimum([[2, 3], [1, 1]])
 
 
+def test_a_point_at_rest_that_is_no_minimum_of_its_cell_is_refused(monkeypatch):
+    monkeypatch.setattr(landscape, "holder_gradient", lambda p, usual: np.zeros_like(p))
+    monkeypatch.setattr(landscape, "holder_hessian", lambda p, usual: np.diag([-1.0, 1.0]))
+    with pytest.raises(ValueError, match="needs cells with a smooth minimum inside"):  # a saddle
+        landscape.cell_minimum([0, 0])
+    monkeypatch.setattr(landscape, "holder_hessian", lambda p, usual: np.eye(2))
+    assert landscape.cell_minimum([0, 0]).tolist() == [np.pi / 2, 0.0]
+    for other in ([0, 1], [1, 0]):
+        monkeypatch.setattr(landscape, "cell", lambda p: np.array(other))
+        with pytest.raises(ValueError, match="needs cells with a smooth minimum inside"):  # in another cell
+            landscape.cell_minimum([0, 0])
+
+
 def test_the_scalar_network_by_hand():
     assert landscape.scalar_network([1.0, 1.0]) == pytest.approx(0.04) and landscape.scalar_network(
         [0.0, 0.0]
@@ -232,7 +245,7 @@ def test_the_square_belongs_to_the_plane():
 
 
 def test_share_of_batches_and_of_zero_curvature():
-    g = np.array([[3.0, 4.0], [3.0, 4.0]])
+    g = np.array([[3.0, 4.0], [6.0, 8.0]])
     assert_allclose(landscape.downward_share(g, np.stack([np.diag([-1.0, 2.0]), np.diag([0.0, -2.0])])), [0.36, 0.64])
     assert landscape.downward_share([3.0, 4.0], np.zeros((2, 2))) == 0  # flat is not downward
 
