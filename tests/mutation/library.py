@@ -15,7 +15,7 @@ import __future__
 import argparse
 import ast
 import gc
-import importlib
+import importlib.util
 import inspect
 import itertools
 import json
@@ -80,6 +80,7 @@ class Mutation:
 
     def pytest_runtestloop(self, session):
         self.module = importlib.import_module(f"eoslib.{self.name}")
+        _warm(session.items)
         self.reached, self.seconds, broken = self.clean_run(session.items)
         if broken:
             raise pytest.UsageError(f"these tests fail without a mutant: {broken}")
@@ -171,6 +172,16 @@ class Mutation:
             old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
         else:
             exec(compile(whole, str(self.path), "exec", flags=__future__.annotations.compiler_flag), space)
+
+
+def _warm(items):
+    """Do once what a fixture of test_arguments.py would do in each fork: compile the fast loops, for seconds."""
+    module = next((item.module for item in items if item.path.name == "test_arguments.py"), None)
+    if module is not None and importlib.util.find_spec("numba"):
+        from eoslib import descent, scalar
+
+        descent.descend(module.W, module.M, 0.1, 5, keep=2, compiled=True)
+        scalar.orbit(0.5, 2.0, 3, 0.1, 5, compiled=True)
 
 
 def _in_fork(function, wall=None):
