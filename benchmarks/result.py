@@ -108,8 +108,16 @@ REASONS = {
 }
 
 
-def reason(target: Target) -> str:
-    """Why `target` is missed, as far as that is known."""
+def reason(target: Target, measure: dict) -> str:
+    """Why `target` is missed by `measure`, as far as that is known.
+
+    Examples
+    --------
+    >>> reason(Target("", "sweep-5/torch.func", 3.0), {"value": 2.9, "low": 2.8, "high": 3.1})
+    'missed by less than the spread of single rounds'
+    """
+    if "low" in measure and target.met(measure["high" if target.least else "low"]):
+        return "missed by less than the spread of single rounds"
     row = target.measure.partition("/")[0]
     return next((text for name, text in REASONS.items() if row.startswith(name)), "not explained")
 
