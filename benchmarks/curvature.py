@@ -59,7 +59,7 @@ def sharpness(size: dict, limits: dict) -> Iterator[dict]:
 def largest(size: dict, limits: dict) -> Iterator[dict]:
     """The ten largest eigenvalues with their multiplicities, along a run at its edge from an aligned start."""
     for width in size["ten largest"]:
-        M, states = ours.edge_states(width, 4)
+        M, states = ours.edge_states(width, 32)
 
         def authors(name, M=M, states=states):
             from . import authors

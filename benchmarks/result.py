@@ -104,6 +104,7 @@ TARGETS = tuple(_targets())
 # Why a target is missed, by the row of its measure; shown only where it is.
 REASONS = {
     "network": "a new Krylov space at each state, because a warm start can return another eigenvalue; its residual bounds the error",
+    "trajectory": "at small width a step is a dozen calls of NumPy and one decomposition, and the calls' own cost is what is left",
     "growth-d": "the less overhead is left, the closer the exponent comes to that of the products themselves, at most 3",
 }
 
