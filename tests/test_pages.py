@@ -146,7 +146,8 @@ AT_THE_DESK = """() => {
         text: document.querySelector('article').innerText,
         drawn: all('mjx-container svg [tabindex], mjx-container svg a, mjx-container svg text, math [role], math [href],'
             + ' math [tabindex]').length,
-        coloured: all('mjx-container').filter(m => getComputedStyle(m).color !== getComputedStyle(m.parentElement).color).length,
+        coloured: all('article mjx-container').filter(m => !m.closest('a:not(.symbol)') && getComputedStyle(m).color
+            !== getComputedStyle(m.closest('p, li, td, th, dt, dd, h1, h2, h3, h4, summary, div')).color).length,
         symbols: all('article a.symbol').map(a => ({means: a.dataset.means.split(' '), href: a.getAttribute('href')})),
         meanings: all('p', (document.querySelector('template.symbol-meanings') || {content: document.createElement('p')}).content)
             .map(p => p.dataset.symbol),
