@@ -25,7 +25,7 @@ LONGEST = 24  # signs of a formula that may be a link; beyond it the line below 
 SKIP = (nodes.title, nodes.subtitle, nodes.rubric, nodes.reference, nodes.target, pending_xref)
 
 ACCENT = r"\\(?:bar|hat|tilde|dot|mathbf|mathbb|mathcal|mathrm|bm)\s*(?:\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z0-9])"
-DIFFERENTIAL = re.compile(r"\\,d(?=\\?[A-Za-z])|(?<=frac\{)d(?=[\\A-Za-z])|(?<=\}\{)d(?=[\\A-Za-z])")
+DIFFERENTIAL = re.compile(r"(?:\\,|(?<=frac\{)|(?<=\}\{))d(?=\\?[A-Za-z])|d(?=\\ln|\\alpha)")
 BASE = rf"{ACCENT}|\\nabla\^2|\\[A-Za-z]+|[A-Za-z]"
 SYMBOL = re.compile(rf"({BASE})('*)(?:_(\{{[^{{}}]*\}}|\\[A-Za-z]+|[A-Za-z0-9]))?")
 DEFINES = re.compile(r"[^=<>&]{1,30}=\s*[^\s\d]")

@@ -19,6 +19,7 @@ import symbols
         (r"W_{\ell+1}^\top W_{L:1}", [r"W_\ell+1", r"\top", "W_L:1"]),
         (r"m = \sigma_{*,1}", ["m", r"\sigma_\star,1"]),
         (r"\operatorname{diag}(b)", ["b"]),
+        (r"d\ln\Psi = P\,d\alpha", [r"\ln", r"\Psi", "P", r"\alpha"]),
         (r"\sigma_i(P) + \sigma_1", ["P", r"\sigma_1"]),
         (r"\bar\kappa = 2\int_0^1\kappa\,d\tau", [r"\bar\kappa", r"\int_0", r"\kappa", r"\tau"]),
         (r"\mathbf 1 f'' \mathbf W_\ell", [r"\mathbf1", "f''", r"\mathbfW_\ell"]),

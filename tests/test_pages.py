@@ -322,7 +322,7 @@ WITH_SYMBOLS = [
 @pytest.mark.parametrize("name", WITH_SYMBOLS)
 def test_first_symbols_have_a_meaning_each(desk, name):
     links, meanings = desk(name)["symbols"], desk(name)["meanings"]
-    assert 15 < len(links) <= 40, "each is a tab stop"
+    assert 8 < len(links) <= 40, "each is a tab stop"
     used = [m for link in links for m in link["means"]]
     assert used == meanings and len(set(used)) == len(used)
     assert all(link["href"] == f"notation.html#{link['means'][0]}" for link in links)
