@@ -27,7 +27,7 @@ import freshcache
 import jupytext
 import nbformat
 import pytest
-from nbval.plugin import IPyNbCell, IPyNbFile, find_metadata_tags
+from nbval.plugin import IPyNbCell, IPyNbFile, coalesce_streams, find_metadata_tags
 from outputs import is_notebook, lacks_image, text_only
 
 OUTPUTS = ROOT / "tests" / "outputs"
@@ -178,5 +178,5 @@ def keep_for_book(chapter: Chapter) -> None:
         return
     for number, (cell, out) in enumerate(zip(cells, chapter.ran)):
         cell.execution_count = number + 1
-        cell.outputs = [nbformat.from_dict(dict(o)) for o in out]
+        cell.outputs = [nbformat.from_dict(dict(o)) for o in coalesce_streams(list(out))]  # one box for one table
     freshcache.file(nb, chapter.path, time.time() - chapter.started, chapter.pages)

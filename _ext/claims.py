@@ -8,7 +8,7 @@ with the paper's own.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 
@@ -98,6 +98,7 @@ def page_of(entry) -> str:
     return "chapters/errata" if entry["kind"] in ERRATA else "chapters/ledger"
 
 
+MOST_BESIDE = 6  # rows linked beside a row
 NAMED = r"(Theorem|Lemma|Proposition|Definition|Figure|equation)s? ([\d][\d,– -]*)"
 NUMBERED = re.compile(r"(Definition|Lemma|Proposition|Theorem) \d+")
 
@@ -208,7 +209,7 @@ class Claims(SphinxDirective):
         return self.parse(
             [
                 f"Of the paper's {n['numbered']} numbered definitions, lemmas, propositions and theorems {n['stand']} stand, "
-                f"{n['corrected']} hold after a correction, and {n['refuted']} fail without a repair of the same kind.",
+                f"{n['corrected']} hold after a correction, and {n['refuted']} {'fails' if n['refuted'] == 1 else 'fail'} without a repair of the same kind.",
                 f"Of all {n['claimed']} assertions of the paper that the [ledger](ledger.md) lists, its figures included, {n['failed']} "
                 f"failed or needed a correction and {n['unchecked']} were not checked, each with the reason.",
                 f"{n['slips']} slips in formulas and steps of proofs have [a page of their own](errata.md). "
@@ -242,18 +243,11 @@ class Claims(SphinxDirective):
         """Links to everything that has a number in the paper."""
         found = {}
         for entry in sorted((e for e in load() if not is_ours(e)), key=paper_order):
-            place = entry["place"]
-            text = (
-                f"{place.get('item', '')} equation {place['equation']}"
-                if place.get("equation")
-                else place.get("item", "")
-            )
             own = entry["kind"] == "statement"
-            for kind, numbers in re.findall(NAMED, str(text)):
-                for number in expand(numbers):
-                    key = (kind.capitalize(), number)
-                    if key not in found or (own and not found[key][1] and kind != "equation"):
-                        found[key] = (entry, own)
+            for kind, number in named(entry):
+                key = (kind.capitalize(), number)
+                if key not in found or (own and not found[key][1] and kind != "equation"):
+                    found[key] = (entry, own)
         block = nodes.container(classes=["jump"])
         for kind in ("Theorem", "Lemma", "Proposition", "Definition", "Figure", "Equation"):
             line = nodes.paragraph()
@@ -294,7 +288,27 @@ class Claims(SphinxDirective):
             if entry.get(key):
                 box += self.parse([f"**{title}.** {' '.join(str(entry[key]).split())}"])
         box += self.foot(entry)
+        box += self.beside(entry)
         return [box]
+
+    def beside(self, entry):
+        """Links to the other rows on the same number of the paper, in its order; to the section where they are many."""
+        others = {e["id"]: e for key in named(entry) for e in by_number()[key] if e["id"] != entry["id"]}
+        if not others:
+            return []
+        keys = [key for key in named(entry) if len(by_number()[key]) > 1]
+        line = nodes.paragraph(classes=["claim-foot", "claim-beside"])
+        line += nodes.Text(f"Also on {', '.join(f'{kind} {number}' for kind, number in keys)}: ")
+        for number, other in enumerate(sorted(others.values(), key=paper_order)[:MOST_BESIDE]):
+            line += nodes.Text(" · " if number else "")
+            line += link_to(self.env.app.builder, self.env.docname, other, plain(other["name"]))
+            line += nodes.Text(f" ({verdict_of(other)})")
+        if len(others) > MOST_BESIDE:
+            uri = self.env.app.builder.get_relative_uri(self.env.docname, "chapters/paper_order")
+            more = nodes.reference("", "", internal=True, refuri=f"{uri}#{section_id(entry['place']['section'])}")
+            more += nodes.inline("", f"{len(others) - MOST_BESIDE} more in the paper's order")
+            line += [nodes.Text(" · "), more]
+        return [line]
 
     def line(self, entry):
         box = nodes.paragraph(classes=["claim-line", word_class(entry)])
@@ -328,13 +342,7 @@ class Claims(SphinxDirective):
         """Search terms: the paper's numbers."""
         if is_ours(entry):
             return []
-        place = entry["place"]
-        text = (
-            f"{place.get('item', '')} equation {place['equation']}"
-            if place.get("equation")
-            else str(place.get("item", ""))
-        )
-        terms = [f"{kind} {n}" for kind, numbers in re.findall(NAMED, text) for n in expand(numbers)]
+        terms = [f"{kind} {number}" for kind, number in named(entry)]
         return (
             [index(entries=[("single", term, f"row-{entry['id']}", "main", None) for term in terms])] if terms else []
         )
@@ -353,6 +361,30 @@ class Claims(SphinxDirective):
         toc = (FILE.parent.parent / "_toc.yml").read_text()
         place = toc.find(f"chapters/{chapter}\n")
         return place if place >= 0 else len(toc)
+
+
+def named(entry):
+    """What has a number in the paper: pairs like ("Lemma", 4), ("equation", 29)."""
+    if is_ours(entry):
+        return []
+    place = entry["place"]
+    text = str(place.get("item", "")) + (f" equation {place['equation']}" if place.get("equation") else "")
+    return [(kind, number) for kind, numbers in re.findall(NAMED, text) for number in expand(numbers)]
+
+
+@cache
+def by_number() -> dict:
+    """Entries by the numbers that they have in the paper."""
+    found = defaultdict(list)
+    for entry in load():
+        for key in dict.fromkeys(named(entry)):
+            found[key].append(entry)
+    return found
+
+
+def section_id(section) -> str:
+    """Anchor of a section of the paper on a page in its order."""
+    return nodes.make_id(f"claims-section-{section}")
 
 
 def plain(name):
