@@ -155,9 +155,12 @@ def test_ruler_writes_values_and_stretches(axis):
     assert sorted(t.get_text() for t in axis.texts) == ["$q_{4}$ 2.489", "end 3", "high", "low", "start 1"]
     spots = {t.get_text(): t.get_position() for t in axis.texts}
     assert spots["low"][0] == 1.5 and spots["high"][0] == 2.5 and -0.5 < spots["low"][1] < -0.05
-    assert axis.get_xlim() == (1.0, 3.0) and axis.get_ylim()[0] < -0.5 and not axis.get_yticks().size
+    assert axis.get_xlim() == (1.0, 3.0) and axis.get_ylim()[0] == -0.55 and not axis.get_yticks().size
     ticks = {line.get_xdata()[0]: line.get_ydata() for line in axis.lines[:3]}
     assert set(ticks) == {1.0, 3.0, 2.4893} and all(y[0] == 0 for y in ticks.values())
+    marks = [t for t in axis.texts if hasattr(t, "xyann")]
+    assert len(marks) == 3 and all(t.xyann == (3, 0) and t.anncoords == "offset points" for t in marks)
+    assert all(t.xy == (x, ticks[x][1]) for t in marks for x in [t.xy[0]])  # beside the upper end of its tick
     base = axis.lines[3]
     assert list(base.get_xdata()) == [1.0, 3.0] and list(base.get_ydata()) == [0, 0]
     assert max(y[1] for y in ticks.values()) < axis.get_ylim()[1] and not axis.spines["left"].get_visible()
@@ -196,6 +199,7 @@ def test_style_is_the_same_whatever_was_set_before():
 
 def test_colours_are_those_that_colour_blind_readers_tell_apart():
     """Okabe and Ito's six (blue to orange), and a grey of contrast 4.5 on white."""
+    assert list(plot.COLOURS) == ["blue", "orange", "green", "purple", "sky", "amber", "grey"]
     okabe_ito = {(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (230, 159, 0)}
     as_bytes = [tuple(round(255 * x) for x in matplotlib.colors.to_rgb(c)) for c in plot.MODES]
     assert set(as_bytes[:6]) == okabe_ito and len(as_bytes) == 7
