@@ -387,6 +387,7 @@ def test_label_noise_by_another_quadrature():
         (lambda: optimisers.weight_decay_cycle(0.1, 1, decay=0.1), "^depth: got 1, needs an integer >= 2"),
         (lambda: optimisers.weight_decay_cycle(0.1, 3, decay=-0.1), "^decay: got -0.1"),
         (lambda: optimisers.weight_decay_cycle(100.0, 3, decay=0.1), "^t, depth, decay: got 100.0, 3, 0.1"),
+        (lambda: optimisers.weight_decay_cycle(59.0, 3, decay=0.1), "^t, depth, decay: got 59.0, 3, 0.1"),
         (lambda: optimisers.weight_decay_cycle(0.1, 3, decay=1e101), "^t, depth, decay: got"),
         (lambda: optimisers.weight_decay_edge(1, decay=0.1), "^depth: got 1, needs an integer >= 2"),
         (lambda: optimisers.weight_decay_edge(3, decay=-0.1), "^decay: got -0.1"),
