@@ -314,6 +314,8 @@ def test_lyapunov_of_one_layer_is_the_logarithm_of_the_factor():
     # at rate 3 the distance of at most 1 doubles: above 10^4 after 14 steps, not after 12
     assert np.isfinite(transverse.lyapunov(W, M, rates, 12, rng=rng)).all()
     assert np.isinf(transverse.lyapunov(W, M, rates, 16, rng=rng)).tolist() == [False, False, False, True]
+    for steps, gone in ((23, False), (24, True)):  # 10^-3 2^24 = 1.7 * 10^4, beside weights of the problem below one
+        assert np.isinf(transverse.lyapunov(1e-3 * W, 0 * M, rates, steps, rng=rng))[3] == gone
     large = transverse.lyapunov(100 * W, M, rates, 12, rng=rng)  # judged beside the start: 10^6
     assert np.isfinite(large).all()
     assert np.isinf(transverse.lyapunov(1e-3 * W, 0 * M, rates, 30, rng=rng)).tolist() == [False, False, False, True]
