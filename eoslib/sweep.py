@@ -159,7 +159,7 @@ def select(result: Sweep, **labels: Any) -> Sweep:
         if name not in labels:
             place.append(slice(None))
             continue
-        checks = {"U": lambda n, v: v if isinstance(v, str) else "", "b": validate.flag}
+        checks = {"U": lambda n, v: v if isinstance(v, str) else "", "b": validate.flag, "i": _whole, "u": _whole}
         wanted = checks.get(values.dtype.kind, validate.number)(name, labels[name])
         if not (found := np.flatnonzero(values == wanted)).size:
             raise ValueError(f"{name}: got {labels[name]!r}, needs one of the sweep's: {validate.short(values)}")
@@ -191,7 +191,7 @@ def _pieces(function, point, batch, values):
     """Size, arrays and error of each piece of a block: one, unless a run raises, which halving singles out."""
     count = 1 if batch is None else len(values)
     try:
-        returned = function(**point) if batch is None else function(**point, **{batch: values})
+        returned = function(**point, **({} if batch is None else {batch: values.copy()}))  # it may write into them
     except Exception as error:
         if count == 1:
             text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -211,7 +211,7 @@ def _checked(returned, count):
     arrays = {}
     for name, value in returned.items():
         try:
-            array = np.asarray(value)
+            array = np.array(value)  # a copy: the function may use its memory again
         except ValueError:  # ragged
             array = np.asarray(None)
         if array.dtype.kind not in "biufcU" or isinstance(value, np.ma.MaskedArray):
@@ -328,6 +328,12 @@ def _axes(grid):
             )
         axes[name] = values
     return axes
+
+
+def _whole(name, label):
+    """A number, as an integer where it is one: seeds beyond 2^53 are not told apart as floats."""
+    number = validate.number(name, label)
+    return int(label) if number.is_integer() else number
 
 
 def _record(record):

@@ -109,6 +109,36 @@ def test_a_dtype_that_holds_all_results():
     assert result.arrays["x"].tolist() == [0.5, 1.0]
 
 
+def test_a_function_may_write_into_its_block_and_use_its_memory_again():
+    """Labels, halves of a block that fails and blocks that are done stay what they were."""
+    room = np.empty(4)
+
+    def doubles(x):
+        x *= 2
+        if np.any(x == 14):
+            raise ArithmeticError("seven")
+        room[: len(x)] = x
+        return {"y": room[: len(x)]}
+
+    grid = {"x": np.arange(1.0, 12.0)}
+    result = run(doubles, grid, batch="x", block=4, n_jobs=1)
+    assert result.axes["x"].tolist() == grid["x"].tolist()
+    assert [point for point, _ in result.errors] == [{"x": 7.0}]
+    assert result.arrays["y"].tolist() == [None if x == 7 else 2 * x for x in grid["x"].tolist()]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_seeds_beyond_the_range_of_float64_are_told_apart(dtype):
+    seeds = np.array([2**60, 2**60 + 1], dtype)
+    result = run(lambda seed: {"last": seed % 2}, {"seed": seeds})
+    for label in (2**60 + 1, seeds[1]):
+        assert sweep.select(result, seed=label).arrays["last"] == 1
+    for label in (2**60 + 2, 0.5):
+        with pytest.raises(ValueError, match="^seed: "):
+            sweep.select(result, seed=label)
+    assert sweep.select(run(lambda n: {"n": n}, {"n": [2, 3]}), n=3.0).arrays["n"] == 3
+
+
 # -- processes --------------------------------------------------------------------------------------------------------
 def with_pid(rate, depth, seed):
     counts = [info["num_threads"] for info in threadpoolctl.threadpool_info()]
