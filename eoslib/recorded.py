@@ -9,7 +9,7 @@ Two things are told apart by digest. *Parts* are known by settings, script and l
 comments and layout aside, begins a run anew. A finished *record* is known by its bytes, its settings and its script;
 the library's digest is noted in it and not enforced, because most changes of the library change no number, and a replay
 (each record's chapter does one) shows whether this one did. The library's digest covers the modules of `eoslib` that
-the process has loaded, this one aside; neither digest covers other packages, whose versions the note has, or the
+the process has loaded, and those that runs load on request, this one aside; neither digest covers other packages, whose versions the note has, or the
 processor, which it names.
 """
 
@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 
 DIGESTS = "digests.json"
+_ON_REQUEST = ("compiled", "cuda")  # modules that are loaded when a run asks for them, in its midst
 _locks: dict = {}  # by record: the lock, held from `collect` to `save`
 _runs: dict = {}  # by record: where the parts of this process's run lie, and what code it began with
 
@@ -294,12 +295,13 @@ def _script(record):
 
 
 def _library():
-    """Digest of the modules of this library that are loaded, this one aside."""
-    root, codes = __name__.rpartition(".")[0], {}
-    for name, module in sorted(sys.modules.items()):
+    """Digest of the modules of this library that are loaded, or will be on request, this one aside."""
+    root = __name__.rpartition(".")[0]
+    paths = {f"{root}.{name}": Path(__file__).with_name(f"{name}.py") for name in _ON_REQUEST}
+    for name, module in sys.modules.items():
         if (name == root or name.startswith(f"{root}.")) and name != __name__ and getattr(module, "__file__", None):
-            codes[name] = _known_digest(Path(module.__file__).read_text(encoding="utf8"))
-    return _digest(codes)
+            paths[name] = Path(module.__file__)
+    return _digest({name: _known_digest(path.read_text(encoding="utf8")) for name, path in paths.items()})
 
 
 _known_digest = lru_cache(maxsize=None)(code_digest)  # a module's text is parsed once in a process

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -165,6 +166,21 @@ def test_parts_of_another_script_or_library_are_not_used(tmp_path, monkeypatch):
     assert len(set(places)) == 3 and places[2] == places[3]
     monkeypatch.setattr(recorded, "_library", lambda: "other")
     assert parts_of(record) not in places
+
+
+def test_what_a_run_loads_on_request_is_known_beforehand():
+    """Else a change of it is not noticed, and the second call of a process does all parts again."""
+    modules = {path.stem for path in (FOLDER.parent / "eoslib").glob("*.py")}
+    assert set(recorded._ON_REQUEST) < modules
+    code = """
+        import sys
+        from eoslib import descent, recorded, scalar
+        first = recorded._library()
+        assert "eoslib.compiled" not in sys.modules and "eoslib.cuda" not in sys.modules
+        import eoslib.cuda, eoslib.compiled
+        assert recorded._library() == first
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, cwd=FOLDER.parent)
 
 
 def test_code_is_known_by_what_it_does():
