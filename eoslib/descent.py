@@ -29,7 +29,8 @@ MOST_STEPS = 4096
 class Run:
     """What `descend` returns. Batch axes (...) are those of the learning rates, then those of `W`; T states are recorded.
 
-    From step ``diverged_at`` on, what was recorded of a run is ``inf``; ``weights`` is its last state with a finite loss.
+    From step ``diverged_at`` on, what was recorded of a run is ``inf``; ``weights`` is its last state
+    with a finite loss, or the start where it has none.
     """
 
     weights: np.ndarray  # (..., L, d, d), the final state
@@ -86,7 +87,8 @@ def descend(
     reduce : bool
         Run in the subspace that descent does not leave (`reduction.reduce`, which says from which starts): the same
         record of the full network, from a run of width r + 1 or 2r + 1 for a target of rank r. `observe` sees the full
-        weights, expanded, of one start.
+        weights, expanded, of one start. Divergence is that of the small run, whose loss counts the d - 2r equal singular
+        values once: where only their sum leaves the floating range, the loss is ``inf`` one step before ``diverged_at``.
     compiled : bool
         Use the kernels of `eoslib.compiled` (numba, the extra ``fast``; float64 only), which are faster for batches, and
         the more so the smaller d is. They are compiled on first use, in about a second for each width.
@@ -143,7 +145,7 @@ def descend(
         singular_values=out.get("singular_values"),
         diverged=out["diverged_at"] >= 0,
         diverged_at=out["diverged_at"],
-        learning_rate=rates.reshape(shape),
+        learning_rate=rates.reshape(shape).copy(),  # not the caller's array
         observed={name: out[f"observed {name}"] for name in plan.observe},
     )
 
@@ -157,9 +159,10 @@ def _reduced(W, M, learning_rate, steps, observe, **options):
     expanded = {name: functools.partial(_expanded, f, small) for name, f in watch.items()}
     alone = small.copies > 1 and not small.still  # the complement moves: its singular value counts `copies` times
     if alone:
-        expanded["of the complement"] = lambda w: np.abs(np.prod(w[..., -1, -1], axis=-1))
+        name = "".join(map(str, watch)) + "of the complement"  # longer than any of the caller's
+        expanded[name] = lambda w: np.abs(np.prod(w[..., -1, -1], axis=-1))
     run = descend(small.weights, small.target, learning_rate, steps, observe=expanded, **options)
-    p = run.observed.pop("of the complement") if alone else np.zeros(())
+    p = run.observed.pop(name) if alone else np.zeros(())
     with np.errstate(over="ignore"):
         loss = run.loss + ((small.copies - 1) / 2 * p * p if alone else 0)
     values = run.singular_values
@@ -260,8 +263,7 @@ def _plan(W, M, learning_rate, steps, keep, every, observe, singular_values):
     W, M = validate.weights(W, M, numpy_only=True)
     W = W.astype(np.result_type(W, M), copy=False)
     rates = validate.positive("learning_rate", learning_rate)
-    if np.any(rates.astype(W.dtype) == 0):
-        raise ValueError(f"learning_rate: got {learning_rate!r}, which is zero in {W.dtype}, the dtype of the run")
+    validate.cast("learning_rate", learning_rate, rates, W.dtype)
     steps = validate.integer("steps", steps, least=0)
     every = validate.integer("every", every, least=1)
     first = 0 if keep is None else max(0, steps + 1 - validate.integer("keep", keep, least=1))

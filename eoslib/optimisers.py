@@ -224,7 +224,8 @@ def descend(
     every = validate.integer("every", every, least=1)
     first = 0 if keep is None else max(0, steps + 1 - validate.integer("keep", keep, least=1))
     shape = rates.shape + W.shape[:-3]
-    rate = np.broadcast_to(rates.reshape(rates.shape + (1,) * (W.ndim - 3)), shape)[..., None, None, None].astype(W.dtype)
+    rate = validate.cast("learning_rate", learning_rate, rates, W.dtype)
+    rate = np.broadcast_to(rate.reshape(rates.shape + (1,) * (W.ndim - 3)), shape)[..., None, None, None]
     W = np.broadcast_to(W, shape + W.shape[-3:])
     wanted = range(-(-first // every) * every, steps + 1, every)
     if not wanted:
@@ -281,7 +282,7 @@ def _result(rates, M, recorded, states, diverged_at, observe, singular_values):
         singular_values=None if singular is None else by_run(singular),
         diverged=diverged_at >= 0,
         diverged_at=diverged_at,
-        learning_rate=np.broadcast_to(rates.reshape(rates.shape + (1,) * (len(shape) - rates.ndim)), shape),
+        learning_rate=np.broadcast_to(rates.reshape(rates.shape + (1,) * (len(shape) - rates.ndim)), shape).copy(),
         observed={name: by_run(np.asarray(function(history))) for name, function in observe.items()},
     )
 

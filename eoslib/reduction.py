@@ -91,9 +91,11 @@ def reduce(W: np.ndarray, M: np.ndarray, *, tolerance: float = 1e-12) -> Reducti
     rank, d = int(np.sum(values > tolerance * values[0])), len(M)
     if rank == 0:
         raise ValueError("M: got zero, needs a target with a direction")
-    scale = np.sqrt((W * W).sum((-2, -1)) / d)  # (..., L), the factors
-    turns = W / np.where(scale > 0, scale, 1)[..., None, None]
-    miss = np.abs(turns.mT @ turns - (scale > 0)[..., None, None] * np.eye(d)).max()
+    unit = np.ldexp(1.0, np.frexp(np.abs(W).max(axis=(-2, -1), keepdims=True))[1] - 1)  # so that squares stay in range
+    turns = W / unit
+    norm = np.sqrt((turns * turns).sum((-2, -1), keepdims=True) / d)
+    turns, scale = turns / np.where(norm > 0, norm, 1), (norm * unit)[..., 0, 0]  # the factors, (..., L)
+    miss = np.abs(turns.mT @ turns - (scale > 0)[..., None, None] * np.eye(d)).max(initial=0)
     if miss > tolerance:
         raise ValueError(
             f"W: got layers that miss a multiple of an orthogonal matrix by {miss:.1e}, needs at most {tolerance}"

@@ -182,7 +182,8 @@ def orbit(
         ) from None
     validate.storable("keep", (keep,) + shape)
     run = _compiled(compiled, dtype) if validate.flag("compiled", compiled) else _orbits
-    flat = [np.broadcast_to(x, shape).astype(dtype).reshape(-1) for x in (s, target, rate)]
+    given = {"s": s, "target": target, "learning_rate": rate}
+    flat = [np.broadcast_to(validate.cast(name, x, x, dtype), shape).reshape(-1) for name, x in given.items()]
     states, diverged_at = np.empty((keep, flat[0].size), dtype), np.full(flat[0].size, -1)
     with np.errstate(over="ignore", invalid="ignore"):
         run(*flat, depth, steps, states, diverged_at)

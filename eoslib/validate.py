@@ -185,6 +185,29 @@ def representable(name: str, value: Any, result: Any) -> Any:
     return result
 
 
+def cast(name: str, value: Any, array: Any, dtype: Any) -> np.ndarray:
+    """Return the finite `array`, made of `value`, in the dtype of a run.
+
+    Raises
+    ------
+    ValueError
+        If an entry leaves the range of `dtype`: a rate that is zero there moves nothing.
+
+    Examples
+    --------
+    >>> cast("learning_rate", 1e-60, 1e-60, np.float32)
+    Traceback (most recent call last):
+    ...
+    ValueError: learning_rate: got 1e-60, which is zero in float32, the dtype of the run
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        result = np.asarray(array).astype(dtype)
+    for word, lost in (("zero", (result == 0) & (np.asarray(array) != 0)), ("infinite", abs(result) == np.inf)):
+        if np.any(lost):
+            raise ValueError(f"{name}: got {short(value)}, which is {word} in {result.dtype}, the dtype of the run")
+    return result
+
+
 def storable(name: str, shape: Sequence[int]) -> None:
     """Refuse an array of more than 2^32 numbers (32 GiB).
 

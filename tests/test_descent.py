@@ -134,6 +134,16 @@ def test_the_wider_dtype_decides_and_the_rate_is_not_rounded_to_the_narrower():
     assert descent.descend(W, M, RATES, 2).learning_rate.tolist() == RATES.tolist()
 
 
+def test_the_rates_of_a_run_are_its_own():
+    W, M = setting()
+    rates = RATES.copy()
+    run = descent.descend(W, M, rates, 2)
+    rates[:] = 1.0
+    assert run.learning_rate.tolist() == RATES.tolist()
+    run.learning_rate[0] = 2.0
+    assert rates[0] == 1.0
+
+
 def test_observers_see_zeros_past_divergence_and_later_blocks_are_left_alone():
     W, M = setting()
     sizes = []
@@ -270,6 +280,7 @@ BAD = [
     (lambda W, M: descent.descend(W, M, np.nan, 5), "learning_rate"),
     (lambda W, M: descent.descend(W, M, [], 5), "learning_rate"),
     (lambda W, M: descent.descend(W.astype(np.float32), M.astype(np.float32), 1e-60, 5), "learning_rate"),
+    (lambda W, M: descent.descend(W.astype(np.float32), M.astype(np.float32), [0.1, 1e60], 5), "learning_rate"),
     (lambda W, M: descent.descend(W, M, 0.1, True), "steps"),
     (lambda W, M: descent.descend(W, M, 0.1, 5, observe={"x": lambda w: w.sum()}), "observe"),
     (lambda W, M: descent.descend(W[None], M, [0.1, 0.2], 5, observe={"x": lambda w: w[:, 0, 0, 0, 0]}), "observe"),

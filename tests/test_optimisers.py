@@ -314,6 +314,16 @@ def test_axes_of_rates_and_of_starts():
     np.testing.assert_allclose(network.loss(run.weights[2, 0, 0], M), run.loss[2, 0, 0, when - 1], rtol=1e-10)
 
 
+def test_the_rates_of_a_run_are_its_own_and_exist_in_its_dtype():
+    W, M, rates = np.full((2, 1, 1), 0.9), np.eye(1), np.array([0.1, 0.2])
+    run = optimisers.descend(W, M, rates, 3, rule=optimisers.HeavyBall(0.5))
+    rates[:] = 1.0
+    assert run.learning_rate.tolist() == [0.1, 0.2]
+    for rate, word in ((1e-60, "zero"), ([0.1, 1e60], "infinite")):
+        with pytest.raises(ValueError, match=f"^learning_rate: got .*, which is {word} in float32"):
+            optimisers.descend(np.float32(W), np.float32(M), rate, 3, rule=optimisers.HeavyBall(0.5))
+
+
 def test_edges_in_closed_form():
     assert optimisers.heavy_ball_cycle(0.0, 2, momentum=0.9).rate == pytest.approx(3.8)
     assert optimisers.nesterov_cycle(0.0, 5, momentum=0.9).rate == pytest.approx(2 * 1.9 / 2.8)

@@ -118,6 +118,14 @@ def test_divergence_is_that_of_the_full_run():
     assert np.abs(small.diverged_at - full.diverged_at).max() <= 2  # the way out multiplies roundings
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e-158, 1e200])
+def test_a_layer_whose_squares_leave_the_floating_range_is_none_that_is_zero(size):
+    W, M = setting("balanced", 2, 6, scale=1.0, values=(2.0,))
+    small = reduction.reduce(W * np.array([size, 1.0])[:, None, None], M)
+    assert not small.still and small.weights.shape == (2, 3, 3)
+    np.testing.assert_allclose(small.expand(small.weights)[0], size * np.eye(6), rtol=1e-14, atol=1e-14 * size)
+
+
 def test_observers_see_the_full_network(monkeypatch):
     W, M = setting("balanced", 3, 8, scale=0.5)
     observe = {"corner": lambda w: w[..., 0, 0, 0], "size": lambda w: (w * w).sum((-3, -2, -1))}
@@ -125,6 +133,8 @@ def test_observers_see_the_full_network(monkeypatch):
     same(small, full, 1e-9)
     for name, value in full.observed.items():
         np.testing.assert_allclose(small.observed[name], value, rtol=1e-9)
+    taken = {"of the complement": observe["corner"]}
+    assert np.array_equal(reduced(W, M, 0.01, 5, observe=taken).observed["of the complement"][0], W[0, 0, 0])
     monkeypatch.setattr(descent, "BLOCK_BYTES", 4 * W.nbytes)  # four networks at a time
     few = reduced(W, M, [0.01, 0.02], 200, every=20, observe=observe)
     for name, value in small.observed.items():

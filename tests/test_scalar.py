@@ -353,6 +353,13 @@ def test_compiled_orbits_are_the_plain_ones(depth):
     np.testing.assert_allclose([b.min(), b.max()], [a.min(), a.max()], atol=0.01)  # the ends are sampled
 
 
+@pytest.mark.parametrize(("name", "value", "word"), [("s", 1e-60, "zero"), ("target", 1e60, "infinite")])
+def test_orbits_refuse_what_their_dtype_has_not(name, value, word):
+    arguments = {"s": np.float32(0.5), "target": 1.0, "learning_rate": np.float32(0.1)} | {name: value}
+    with pytest.raises(ValueError, match=f"^{name}: got .*, which is {word} in float32"):
+        scalar.orbit(depth=3, steps=5, **arguments)
+
+
 def test_orbits_keep_their_dtype():
     assert scalar.orbit(np.float32([0.5, 0.6]), 1.0, 3, 0.7, 5).states.dtype == np.float32
     assert scalar.orbit(np.longdouble(0.5), 1.0, 3, 0.7, 5).states.dtype == np.longdouble

@@ -72,6 +72,16 @@ def test_arrays_of_one_sign():
     )
 
 
+def test_what_the_dtype_of_a_run_can_hold():
+    assert validate.cast("x", [0, 1], [0.0, 1.0], np.float32).dtype == np.float32
+    assert validate.cast("x", 0.1, 0.1, object) == 0.1
+    for value, array, word in ((1e-60, 1e-60, "zero"), (1e60, [1.0, -1e60], "infinite")):
+        refused(
+            lambda: validate.cast("x", value, array, np.float32),
+            f"x: got {value}, which is {word} in float32, the dtype of the run",
+        )
+
+
 def test_real_arrays_keep_their_floats():
     for dtype in (np.float16, np.float32, np.float64, np.longdouble):
         array = np.ones(2, dtype)
