@@ -71,8 +71,9 @@ def run(
         Name of an ``.npz`` file; the blocks lie in a folder beside it until `recorded.save` has written that file, or
         for good.
     settings : dict, optional
-        What else determines the result, JSON-serialisable. With the grid, the block, the source of the function, the
-        record's script and the library it is what finished blocks are known by.
+        What else determines the result, JSON-serialisable: with a `record` also the arguments that a
+        ``functools.partial`` binds and the variables that the function takes from around it. With the grid, the block,
+        the source of the function, the record's script and the library it is what finished blocks are known by.
     n_jobs : int, optional
         Processes, as joblib counts them (-1: as many as there are cores). By default that is for
         ``joblib.parallel_config`` to say, and 1 without it. A plain loop, without joblib, for 1.
@@ -360,6 +361,8 @@ def _code(function):
     while isinstance(inner, functools.partial):  # what it binds is for the settings to say
         inner = inner.func
     try:
+        if getattr(inner, "__name__", "") == "<lambda>":
+            raise TypeError("the source of a lambda is its line, which may hold another")
         return recorded.code_digest(textwrap.dedent(inspect.getsource(inner)))
     except (OSError, TypeError, SyntaxError) as error:
         raise ValueError(

@@ -443,6 +443,9 @@ def test_a_function_without_source_is_refused_a_record(tmp_path):
     assert run(space["hidden"], {"x": [1.0]}).arrays["y"] == 1
     with pytest.raises(ValueError, match="function: got .*hidden.*, whose source cannot be read"):
         run(space["hidden"], {"x": [1.0]}, record=tmp_path / "run.npz")
+    for function in (lambda x: {"y": x}), (lambda x: {"y": 2 * x}):  # one source for two functions
+        with pytest.raises(ValueError, match="function: got .*the source of a lambda is its line"):
+            run(function, {"x": [1.0]}, record=tmp_path / "run.npz")
 
 
 def test_masked_results_are_not_saved_without_their_mask(tmp_path):
