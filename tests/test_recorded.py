@@ -657,7 +657,7 @@ def test_without_a_list_a_record_is_taken_at_its_word(made):
 def test_the_time_the_bar_and_the_seconds(same_library, tmp_path, capsys):
     parts = recorded.collect(tmp_path / "run.npz", {"one": job("one", [])}, settings=SETTINGS, progress=False)
     assert capsys.readouterr().err == "" and parts["one"]["seconds"] >= 0 and set(parts["one"]) == {"x", "seconds"}
-    recorded.collect(tmp_path / "run.npz", {"one": job("one", [])}, settings=SETTINGS)
+    recorded.collect(tmp_path / "two.npz", {"one": job("one", [])}, settings=SETTINGS)
     assert "one" in capsys.readouterr().err  # a bar unless told otherwise, with the part's name
     recorded.save(tmp_path / "run.npz", SETTINGS, 12.34, {"x": np.zeros(1)})
     about = recorded.load(tmp_path / "run.npz")["about"]
