@@ -2,7 +2,8 @@
 
     python -m benchmarks [--quick] [--out FOLDER] [--remark TEXT]     # writes FOLDER/latest.json
     python -m benchmarks check [--result FILE] [--record FILE]        # fails if a ratio fell
-    python -m benchmarks adopt [--result FILE]                        # makes a result the recorded one
+    python -m benchmarks adopt [--result FILE] [--device FILE]        # makes a result the recorded one; the device's rows
+                                                                      # may come from a result of another machine
 """
 
 from __future__ import annotations
@@ -137,6 +138,7 @@ def main(arguments=None, core: int | None = None) -> int:
     parser.add_argument("--out", type=Path, default=result.FOLDER, help="folder for latest.json")
     parser.add_argument("--remark", default="", help="a sentence that the record carries")
     parser.add_argument("--result", type=Path, default=result.FOLDER / "latest.json")
+    parser.add_argument("--device", type=Path, help="with adopt: a result whose device rows are taken")
     parser.add_argument("--record", type=Path, default=result.RECORD)
     parser.add_argument("--factor", type=float, default=result.FACTOR)
     options = parser.parse_args(arguments)
@@ -154,6 +156,11 @@ def main(arguments=None, core: int | None = None) -> int:
         found = json.loads(options.result.read_text(encoding="utf8"))  # it may come from another machine, alone
         if found["about"]["quick"]:
             parser.error(f"--result: {options.result} is a quick one, needs a full one")
+        if options.device:
+            other = json.loads(options.device.read_text(encoding="utf8"))
+            if other["cuda"]["status"] != "measured":
+                parser.error(f"--device: {options.device} has no device rows")
+            found["cuda"] = other["cuda"] | {"about": other["about"]}
         result.write(options.record, found)
         return 0
     wrong = result.regressions(result.read(options.result, listed=False), result.read(options.record), options.factor)

@@ -310,6 +310,14 @@ def test_a_full_result_from_elsewhere_can_become_the_record_and_a_quick_one_cann
     alone, place = tmp_path / "brought.json", tmp_path / "results" / "recorded.json"
     alone.write_text(json.dumps(record))
     assert main(["adopt", "--result", str(alone), "--record", str(place)]) == 0 and result.read(place) == record
+    device = tmp_path / "device.json"
+    device.write_text(json.dumps(record | {"cuda": {"status": "measured", "device": "a card", "rows": []}}))
+    assert main(["adopt", "--result", str(alone), "--device", str(device), "--record", str(place)]) == 0
+    taken = result.read(place)["cuda"]
+    assert taken["device"] == "a card" and taken["about"] == record["about"]
+    device.write_text(json.dumps(record | {"cuda": {"status": "not measured", "reason": "none"}}))
+    with pytest.raises(SystemExit):
+        main(["adopt", "--result", str(alone), "--device", str(device), "--record", str(place)])
     alone.write_text(json.dumps(record | {"about": record["about"] | {"quick": True}}))
     with pytest.raises(SystemExit):
         main(["adopt", "--result", str(alone), "--record", str(place)])
