@@ -74,7 +74,8 @@ def test_each_entry_is_the_run_at_its_point(whole):
         for name, value in alone.items():
             np.testing.assert_array_equal(whole.arrays[name][i, j, k], value[0])
     late = whole.arrays["diverged_at"]
-    assert (late >= 0).any() and late[1, 11, 0] == -1 and np.ptp(whole.arrays["loss"][1, 11, 0]) > 1
+    # which of the chaotic runs escape is a matter of rounding, that some do and some do not is not
+    assert (late >= 0).any() and (np.ptp(whole.arrays["loss"][late == -1], axis=-1) > 1).any()
 
 
 @pytest.mark.parametrize("block", [1, 7, 23, 1000])
