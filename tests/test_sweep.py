@@ -381,7 +381,8 @@ def test_a_driver_that_was_killed_loses_nothing_that_was_finished(tmp_path, kill
     def start():
         with (tmp_path / "stderr").open("w") as stream:
             command = [sys.executable, tmp_path / "run.py", tmp_path]
-            return subprocess.Popen(command, stderr=stream, start_new_session=True)
+            heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
+            return subprocess.Popen(command, stderr=stream, start_new_session=True, preexec_fn=heed)
 
     process = start()
     wait_for(lambda: len(parts_of(tmp_path)) >= 5 or process.poll() is not None)
