@@ -89,6 +89,9 @@ def problems(path) -> list[str]:
             found.append(f"cell {number}: {', '.join(sorted(muted))} hides failures")
         if not fold_line(cell):
             found.append(f"cell {number}: a check begins with a comment that says what was tried")
+        shown = cell.source.rstrip().rpartition("\n")[2]
+        if shown.startswith("Markdown(") and cell.metadata.get("mystnb", {}).get("markdown_format") != "myst":
+            found.append(f"cell {number}: a table is shown as text without mystnb: markdown_format: myst")
         for tag in tags(cell):
             if tag.startswith("check-"):
                 checked.add(tag)
