@@ -15,7 +15,8 @@ from pathlib import Path
 import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
-from sphinx.addnodes import index, pending_xref
+from sphinx.addnodes import pending_xref
+from sphinx.domains import Domain, ObjType
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
@@ -185,6 +186,28 @@ def badge(builder, docname, entry):
     return link
 
 
+class Rows(Domain):
+    """The rows as objects of the search: by place in the paper and name, and by each number in a range of numbers."""
+
+    name = "claims"
+    label = "Claims"
+    object_types = {"row": ObjType("ledger"), "slip": ObjType("errata")}
+
+    def get_objects(self):
+        for entry in load():
+            kind = "slip" if entry["kind"] in ERRATA else "row"
+            first = 0 if is_numbered(entry) else 1
+            place, name = place_of(entry), plain(entry["name"]).replace("$", "")
+            spelled = [f"{k} {number}" for k, number in named(entry)]
+            places = [place] + [f"{key} (in {place})" for key in spelled if not re.search(rf"{key}\b", place)]
+            for shown in places:
+                text = f"{name if name.startswith(shown) else f'{shown}: {name}'} · {verdict_of(entry)}"
+                yield f"{entry['id']} {shown}", text, kind, page_of(entry), f"row-{entry['id']}", first
+
+    def merge_domaindata(self, docnames, otherdata):
+        """All is in the file."""
+
+
 class Claims(SphinxDirective):
     """``{claims} ledger``, ``{claims} errata``, ``{claims} paper``, ``{claims} words``, ``{claims} jump``."""
 
@@ -282,7 +305,6 @@ class Claims(SphinxDirective):
         head += nodes.strong("", entry["name"])
         head += nodes.Text(" ")
         head += nodes.inline("", f"{place_of(entry)} · {verdict_of(entry)}", classes=["badge", word_class(entry)])
-        box += self.indexed(entry)
         box += head
         for key, title in (("printed", "Printed"), ("holds", "Holds"), ("reason", "Why")):
             if entry.get(key):
@@ -337,15 +359,6 @@ class Claims(SphinxDirective):
         for paragraph in block:
             paragraph["classes"].append("claim-foot")
         return block if parts or used else []
-
-    def indexed(self, entry):
-        """Search terms: the paper's numbers."""
-        if is_ours(entry):
-            return []
-        terms = [f"{kind} {number}" for kind, number in named(entry)]
-        return (
-            [index(entries=[("single", term, f"row-{entry['id']}", "main", None) for term in terms])] if terms else []
-        )
 
     def parse(self, lines):
         box = nodes.Element()
@@ -413,6 +426,7 @@ FILTERS = '<div class="claim-filters" role="group" aria-label="Show only rows wi
 
 def setup(app):
     app.add_node(statement, html=(visit_statement, depart_statement))
+    app.add_domain(Rows)
     app.add_transform(NameStatements)
     app.add_post_transform(LinkStatements)
     app.add_directive("claims", Claims)

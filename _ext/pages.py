@@ -198,7 +198,13 @@ def offer_repository(app, config):
         options[f"use_{button}_button"] = known
 
 
+def order_search(app, config):
+    """Sphinx puts the file that should score results into the script of the search page."""
+    config.html_search_scorer = str(Path(__file__).with_name("search.js"))
+
+
 def setup(app):
+    app.connect("config-inited", order_search)
     app.connect("config-inited", offer_repository, priority=400)  # before the theme reads its options
     app.add_directive("module-table", ModuleTable)
     app.add_node(HideCodeCellNode, override=True, html=(visit_fold, depart_fold))

@@ -430,6 +430,30 @@ def test_the_root_leads_to_the_index(visit, site):
     assert page.locator("article h1").count() == 1 and faults == []
 
 
+@pytest.mark.parametrize(
+    ("wanted", "first"),
+    [
+        ("Theorem 1", "two_cycle.html#thm-rank-one-oscillation"),
+        ("Lemma 4", "printed_proofs.html#lem-sum-contracts"),
+        ("proposition 1", "stationary_singular_vectors.html#prop-svs"),
+        ("Figure 14", "ledger.html#row-"),
+        ("equation (29)", "ledger.html#row-"),
+        ("momentum", "other_optimisers.html"),
+        ("Momentum breaks the symmetry", "other_optimisers.html#momentum-breaks-the-symmetry-sooner"),
+    ],
+)
+def test_search_puts_what_was_asked_for_first(visit, site, wanted, first):
+    page, faults = visit(f"{site}/search.html?q={wanted.replace(' ', '+')}", site)
+    page.wait_for_function("document.querySelector('p.search-summary').innerText.includes('finished')", timeout=20_000)
+    found = page.evaluate("[...document.querySelectorAll('ul.search li')].map(l => [l.innerText, l.firstChild.href])")
+    assert first in found[0][1] and faults == []
+    if re.search(r"\d", wanted):  # nothing about another number before the last of this one
+        number = re.escape(re.sub(r"[()]", "", wanted))
+        about = [bool(re.search(rf"\b{number}\b", text, re.I)) for text, _ in found]
+        assert all(about[: sum(about)]) and sum(about) >= 2
+    assert len({link for _, link in found}) == len(found)
+
+
 def test_search_finds_a_chapter(visit, site):
     page, faults = visit(f"{site}/search.html?q=sharpness", site)
     page.wait_for_selector("ul.search li a", timeout=10_000)
