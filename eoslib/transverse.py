@@ -23,6 +23,8 @@ from scipy.optimize import brentq
 from eoslib import network, scalar, validate
 
 PHASES = ("rest", "same", "opposite")
+DEEPEST = 1000  # of a dense sector: its multipliers take a time that grows like L^3, one second here
+WHOLE = 128  # up to this depth `threshold` takes the whole sector
 ESCAPE = 1e4  # weights this many times larger than those of the problem do not come back
 
 
@@ -72,16 +74,21 @@ def pair_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike) -> np.
         raise ValueError(
             f"first, second, targets: got shapes {a.shape}, {b.shape}, {m.shape}, needs (L,), (L,), (2,) with L >= 2"
         )
-    depth = a.size
-    v = np.array([a[n + 1 :].prod() * b[:n].prod() for n in range(depth)])
-    w = np.array([b[n + 1 :].prod() * a[:n].prod() for n in range(depth)])
-    C = np.zeros((depth, depth))
-    for row in range(depth):
-        for n in range(row):
-            C[row, n] = (a.prod() - m[0]) * a[row + 1 :].prod() * b[n + 1 : row].prod() * a[:n].prod()
-        for n in range(row + 1, depth):
-            C[row, n] = (b.prod() - m[1]) * b[:row].prod() * a[row + 1 : n].prod() * b[n + 1 :].prod()
+    (a_before, a_between, a_after), (b_before, b_between, b_after) = _products(a), _products(b)
+    v, w = a_after * b_before, b_after * a_before
+    C = (a.prod() - m[0]) * a_after[:, None] * b_between * a_before
+    C += (b.prod() - m[1]) * b_before[:, None] * a_between.T * b_after
     return np.block([[np.outer(v, v), C], [C.T, np.outer(w, w)]])
+
+
+def _products(x):
+    """Products of the entries before l, of those between n and l (a matrix, zero unless n < l), and of those after l."""
+    before = np.cumprod([1.0, *x[:-1]])
+    between = np.zeros((x.size, x.size))
+    for row in range(1, x.size):
+        between[row, : row - 1] = between[row - 1, : row - 1] * x[row - 1]
+        between[row, row - 1] = 1.0
+    return before, between, np.cumprod([1.0, *x[:0:-1]])[::-1]
 
 
 def sector_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike, depth: int, sign: int) -> np.ndarray:
@@ -99,7 +106,7 @@ def sector_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike, dept
     targets : (2,) array_like
         Singular values of the target in the two modes.
     depth : int
-        L, at least 2.
+        L, from 2 to 1000.
     sign : {1, -1}
         1: the product stays symmetric (entry (i, j) = entry (j, i)); -1: antisymmetric.
 
@@ -110,14 +117,14 @@ def sector_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike, dept
     Raises
     ------
     ValueError
-        On values that are not finite and non-zero, a depth below 2, or another sign.
+        On values that are not finite and non-zero, a depth out of range, or another sign.
 
     Examples
     --------
     >>> sector_hessian(2.0, 1.0, (3.0, 1.0), 2, -1).tolist()
     [[4.0, 2.0], [2.0, 0.0]]
     """
-    depth = validate.integer("depth", depth, least=2, most=10_000)
+    depth = validate.integer("depth", depth, least=2, most=DEEPEST)
     a, b = validate.number("first", first), validate.number("second", second)
     m = validate.positive("targets", targets, zero=True)
     if m.shape != (2,):
@@ -147,16 +154,20 @@ def _sign(value):
     return int(value)
 
 
-def _turns(a, b, depth, sign):
-    """Directions (L, n) in which orthogonal changes of the hidden bases move the pair block within one sector."""
+def _angles(depth, sign):
+    """Angles (L + 1, n) between the layers, none at the two ends, of the rotations that stay within one sector."""
     hidden = depth - 1  # rotations between layers l and l + 1, l = 1 ... L - 1
-    columns = []
-    for n in range((hidden + (1 if sign == 1 else 0)) // 2):
-        angle = np.zeros(depth + 1)
-        angle[n + 1] += 1.0
-        angle[depth - 1 - n] += sign
-        columns.append(angle[1:] * b - angle[:-1] * a)
-    return np.array(columns).T.reshape(depth, len(columns))
+    count = (hidden + (1 if sign == 1 else 0)) // 2
+    angles = np.zeros((depth + 1, count))
+    for n in range(count):
+        angles[n + 1, n] += 1.0
+        angles[depth - 1 - n, n] += sign
+    return angles
+
+
+def _turns(a, b, angles):
+    """Directions (L, n) in which orthogonal changes of the hidden bases by these angles move the pair block."""
+    return angles[1:] * b - angles[:-1] * a
 
 
 def _pair(singular_values, pair):
@@ -203,6 +214,7 @@ def floquet_matrix(
     singular_values : (r,) array_like
         Of the target, largest first, r >= 2.
     depth : int
+        L, from 2 to 1000.
     learning_rate : float
         Beyond the edge of the first mode of the pair, so that its two-cycle exists.
     sign : {1, -1}
@@ -236,7 +248,8 @@ def floquet_matrix(
     )
     M = two @ one
     if deflate:
-        right, left = _turns(a, b, depth, sign), _turns(a_next, b_next, depth, sign)
+        angles = _angles(depth, sign)
+        right, left = _turns(a, b, angles), _turns(a_next, b_next, angles)
         M = M - right @ np.linalg.solve(left.T @ right, left.T) if right.size else M
     return M
 
@@ -257,7 +270,7 @@ def multipliers(
     singular_values : (r,) array_like
         Of the target, largest first, r >= 2.
     depth : int
-        L, at least 2.
+        L, from 2 to 1000.
     learning_rate : float
         :math:`\eta > 2 / S` of the mode that oscillates.
     pair, phase
@@ -318,15 +331,22 @@ def growth_rate(
     >>> growth_rate((1.0, 0.9), 3, 0.72) > 0 > growth_rate((1.0, 0.9), 3, 0.71)
     True
     """
-    radius = max(
-        np.abs(
-            np.linalg.eigvals(
-                floquet_matrix(singular_values, depth, learning_rate, s, pair=pair, phase=phase, deflate=True)
-            )
-        ).max()
-        for s in (1, -1)
-    )
-    return float(np.log(radius) / 2)
+    m = _pair(singular_values, pair)
+    radii = []
+    for sign in (1, -1):
+        M = floquet_matrix(m, depth, learning_rate, sign, phase=phase)
+        (_, a), (_, b) = _states(m, depth, learning_rate, phase)
+        radii.append(_radius(M, _turns(a, b, _angles(depth, sign))))
+    return float(np.log(max(radii)) / 2)
+
+
+def _radius(M, left):
+    r"""Largest :math:`|\mu|` beside the exact ones, whose left eigenvectors span the columns `left`.
+
+    What is orthogonal to them is an invariant subspace with all other multipliers.
+    """
+    rest = np.linalg.qr(left, mode="complete")[0][:, left.shape[1] :]
+    return np.abs(np.linalg.eigvals(rest.T @ M @ rest)).max()
 
 
 def pair_eigenvalue(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] = (0, 1)) -> float:
@@ -355,6 +375,7 @@ def threshold(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] =
     ----------
     singular_values : (r,) array_like
     depth : int
+        L, from 2 to 10 000; to 1000 where the search reaches :math:`\eta S = 4`, for which `scalar.window` is needed.
     pair : (int, int)
 
     Returns
@@ -368,6 +389,13 @@ def threshold(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] =
 
     Notes
     -----
+    Beyond 128 layers both sectors are restricted to sequences that are polynomials of degree below 48 in the layer. An
+    eigenvector is a sum of four geometric sequences :math:`\lambda^\ell`, so that this has the multipliers of the slow ones to
+    rounding. A fast one, :math:`|\lambda + 1/\lambda - 2| L^2 \gg 1`, belongs to a real multiplier just below 1,
+    :math:`\mu - 1 \simeq d^2 (p + P) / (p P (\lambda + 1/\lambda - 2))`, with :math:`p, P = \rho_1/b, \rho_2/b` and
+    :math:`d = P - p`. The time is linear in L. The error is a few rounding errors of :math:`\rho^L`, relative
+    :math:`10^{-16} L`.
+
     The cycle itself is attracting within the diagonal only up to ``scalar.window(depth).period_four``; beyond, the value
     returned still says where the (unstable) cycle changes.
 
@@ -378,13 +406,21 @@ def threshold(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] =
     >>> round(threshold((10.0, 9.0, 6.0), 3) * pair_eigenvalue((10.0, 9.0), 3) / 2, 6)
     1.003429
     """
-    m = _pair(singular_values, pair)
+    m, depth = _pair(singular_values, pair), validate.integer("depth", depth, least=2, most=10_000)
     edge = 2 / scalar.sharpness_at_minimum(m[0], depth)
     if m[0] == m[1]:
         return float(edge)
+    spaces = {sign: _space(depth, sign) for sign in (1, -1)}
 
     def rate(eta):
-        return growth_rate(m, depth, eta)
+        (a, a_next), (b, _) = _states(m, depth, eta, "rest")
+        radii = []
+        for sign, (columns, angles) in spaces.items():
+            after = columns
+            for x in (a, a_next):
+                after = after - eta * _resting_product(x, b, m[0], sign, after)
+            radii.append(_radius(columns.T @ after, columns.T @ _turns(a_next, b, angles)))
+        return np.log(max(radii))
 
     top = edge + 3 * (2 / pair_eigenvalue(m, depth) - edge)
     if top >= 2 * edge:  # no branch ends before eta S = 4
@@ -398,6 +434,41 @@ def threshold(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] =
     raise ValueError(
         f"singular_values: got {m} with depth {depth}, the pair block stays stable up to eta = {grid[-1]:.6g}"
     )
+
+
+def _space(depth, sign):
+    """Orthonormal columns (L, n) to which `threshold` restricts a sector, and the angles (L + 1, k) of their rotations.
+
+    All, or of a deep network the polynomials in l of degree below n. Those of the angles that vanish at both ends have the
+    parity of the sector, and n is such that the next one has a degree above n.
+    """
+    if depth <= WHOLE:
+        return np.eye(depth), _angles(depth, sign)
+    n = 47 if sign == 1 else 48
+    place = np.linspace(-1, 1, depth + 1)  # of the gaps between layers; a layer is between two
+    inner = (1 - place**2) * (1 if sign == 1 else place)
+    return _polynomials((place[1:] + place[:-1]) / 2, np.ones(depth), n), _polynomials(place**2, inner, 23)
+
+
+def _polynomials(x, start, count):
+    """Orthonormal basis (len(x), count) of `start` times the polynomials in x, by Arnoldi's method."""
+    basis = np.zeros((len(x), count))
+    for n in range(count):
+        vector = x * basis[:, n - 1] if n else start
+        for _ in range(2):  # twice is enough against rounding
+            vector = vector - basis @ (basis.T @ vector)
+        basis[:, n] = vector / np.linalg.norm(vector)
+    return basis
+
+
+def _resting_product(a, b, target, sign, X):
+    """Product of `sector_hessian` with the columns of X (L, n) while mode j rests, in O(L) operations for each."""
+    depth = len(X)
+    powers = (b / a) ** np.arange(depth)[:, None]
+    v = a ** (depth - 1) * powers
+    corner = np.zeros_like(X)  # row l sums over the layers from L + 2 - l on; T[early] is zero as b^L is the target
+    corner[1:] = (np.cumsum((powers * X)[::-1], axis=0) / powers[::-1])[:-1]
+    return v * (v.T @ X) + sign * (a**depth - target) * a ** (depth - 2) * corner
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The pair block against dense Hessians, finite differences, closed forms and simulation."""
 
 import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -150,6 +151,81 @@ def test_threshold_with_forty_digits(depth, ratio):
         found = mp.mpf(transverse.threshold((1.0, ratio), depth))
         # a window of 1e-11: the library's root search ends at 1e-14, its multipliers carry about 1e-13
         assert modulus(found * (1 - mp.mpf("1e-11"))) < 0 < modulus(found * (1 + mp.mpf("1e-11")))
+
+
+def size_two_determinant(depth, ratio, eta, theta):
+    """The determinant of chapter threshold_by_depth, sector -, at mu = exp(i theta): two equations on two solutions.
+
+    Every number is mpmath's; the cycle is found by root search. Nothing of the library enters, no matrix is written down.
+    """
+    f = lambda s: s + eta * (1 - s**depth) * s ** (depth - 1)
+    guess = mp.mpf(scalar.two_cycle(1.0, depth, float(eta)).low)
+    low = mp.findroot(lambda s: f(f(s)) - s, (guess, guess * (1 - mp.mpf("1e-12"))), tol=1e-40)
+    b, mu = mp.mpf(ratio) ** (mp.mpf(1) / depth), mp.expj(theta)
+    p, P = low / b, f(low) / b
+    one, two = eta * low ** (2 * depth - 2), eta * f(low) ** (2 * depth - 2)
+    d, nu, g, h = P - p, mu - 1, (1 - p) ** 2, (1 - P) ** 2
+    quadratic = (nu * p * P, -nu * (p * h + P * g) - d * d * (p + P), nu * g * h + d * d * (g + h - d * d))
+    rows, half = [], mp.mpf(depth + 1) / 2
+    total = lambda lam, r: (1 - (lam / r) ** depth) / (1 - lam / r)  # sum over l of (lam / r)^(l - 1)
+    for E in mp.polyroots(quadratic, extraprec=60, maxsteps=100):
+        lam = 1 + E / 2 + mp.sqrt(E + E * E / 4)
+        x = d * d * (lam - p)
+        back = (1 - p * lam) * (
+            nu * (1 - P * lam) * (1 - p / lam) + d * d
+        )  # the coefficient of lam^-l, without its sign
+        y = x - d * back / (1 - p * lam)
+        back_y = back - d * x / (1 - p / lam)
+        first = lambda u, v: u * lam ** (1 - half) - v * lam ** (half - 1)
+        summed = lambda u, v, r: u * lam ** (1 - half) * total(lam, r) - v * lam ** (half - 1) * total(1 / lam, r)
+        rows += [
+            first(y, back_y) - first(x, back) + one * summed(x, back, p),
+            mu * first(x, back) - first(y, back_y) + two * summed(y, back_y, P),
+        ]
+    return (rows[0] * rows[3] - rows[1] * rows[2]) / (rows[0] * rows[2])
+
+
+@pytest.mark.parametrize("depth, ratio", [(129, 0.85), (1000, 0.9)])
+def test_threshold_of_deep_networks_is_a_zero_of_the_determinant_of_size_two(depth, ratio):
+    began = time.process_time()
+    eta = transverse.threshold((1.0, ratio), depth)
+    assert time.process_time() - began < 3  # with whole sectors, minutes at depth 1000
+    guess = transverse.near_degenerate(depth).angle * np.sqrt(eta * depth - 2)
+    with mp.workdps(25):
+        parts = lambda e, t: [f(size_two_determinant(depth, ratio, e / depth, t)) for f in (mp.re, mp.im)]
+        found = mp.findroot(parts, (mp.mpf(eta) * depth, mp.mpf(guess)), tol=1e-18)
+        # rounding of rho^L, 1e-16 L relative, in the library's cycle; tenfold slack
+        assert abs(found[0] / (depth * mp.mpf(eta)) - 1) < 1e-15 * max(depth, 10)
+        assert 0.1 < found[1] < 1.6
+
+
+@pytest.mark.parametrize("depth, ratio", [(129, 0.95), (129, 0.3)])
+def test_restricted_sectors_change_at_the_threshold_of_the_whole_ones(depth, ratio):
+    eta = transverse.threshold((1.0, ratio), depth)
+    # rounding of multipliers, 1e-13, over their speed of order one
+    whole = [transverse.growth_rate((1.0, ratio), depth, f * eta) for f in (1 - 1e-11, 1 + 1e-11)]
+    assert whole[0] < 0 < whole[1]
+    for share in (0.05, 0.5, 0.95):  # and not earlier, in either sector, slow or fast
+        assert transverse.growth_rate((1.0, ratio), depth, 2 / depth + share * (eta - 2 / depth)) < 0
+
+
+@pytest.mark.parametrize("depth", [2, 3, 8, 128, 129, 130, 1000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_space_of_the_threshold_is_invariant_as_far_as_its_rotations_go(depth, sign):
+    columns, angles = transverse._space(depth, sign)
+    n = columns.shape[1]
+    np.testing.assert_allclose(columns.T @ columns, np.eye(n), atol=1e-13)
+    assert np.abs(angles[[0, -1]]).max(initial=0) < 1e-15  # no rotation outside the hidden bases
+    np.testing.assert_allclose(angles[::-1], sign * angles, atol=1e-13)
+    assert np.linalg.matrix_rank(angles) == angles.shape[1]
+    a, b, m = 1.02 ** (1 / depth), 0.9 ** (1 / depth), (1.0, 0.9)
+    turns = angles[1:] * b - angles[:-1] * a
+    np.testing.assert_allclose(columns @ (columns.T @ turns), turns, atol=1e-12)
+    if depth <= 130:
+        H = transverse.sector_hessian(a, b, m, depth, sign)
+        found = transverse._resting_product(a, b, 1.0, sign, columns)
+        # sums of L products of numbers of order one; b^L is the target to L roundings
+        np.testing.assert_allclose(found, H @ columns, atol=1e-14 * depth)
 
 
 def test_equal_singular_values_have_no_stable_cycle():
@@ -338,8 +414,14 @@ def test_lyapunov_of_one_layer_is_the_logarithm_of_the_factor():
         (lambda: transverse.sector_hessian(1.0, np.inf, (1, 1), 2, 1), "^second: got"),
         (lambda: transverse.sector_hessian(1.0, 1.0, (1, -1), 2, 1), "^targets: got"),
         (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1, 1), 2, 1), r"^targets: got shape \(3,\)"),
-        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 1, 1), "^depth: got 1, needs an integer from 2 to 10000$"),
-        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 10_001, 1), "^depth: got 10001"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 1, 1), "^depth: got 1, needs an integer from 2 to 1000$"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 1001, 1), "^depth: got 1001"),
+        (lambda: transverse.threshold((1.0, 0.9), 10_001), "^depth: got 10001, needs an integer from 2 to 10000$"),
+        (lambda: transverse.threshold((1.0, 0.5), 1001), "^depth: got 1001, needs at most 1000 for the thresholds"),
+        (
+            lambda: transverse.growth_rate((1.0, 0.9), 1001, 2.2 / 1001),
+            "^depth: got 1001, needs an integer from 2 to 1000$",
+        ),
         (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 2, True), "^sign: got True"),
         (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 2, np.True_), "^sign: got"),
         (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 2, "1"), "^sign: got '1'"),
