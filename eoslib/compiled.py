@@ -58,7 +58,8 @@ class Loop(loops.Loop):
 
     def skip(self, count: int) -> bool:
         """As `loops.Loop.skip`."""
-        return bool(np.isfinite(self.advance(self.weights, self.target, self.rates, count, self.room(0))))
+        total = self.advance(self.weights, self.target, self.rates, count, self.room(0))
+        return bool(np.isfinite(total * self.copies))
 
     def room(self, count: int) -> np.ndarray:
         """As `loops.Loop.room`."""

@@ -114,7 +114,7 @@ class Loop(loops.Loop):
         self.total.zero_()
         for _ in range(count):
             again()
-        return bool(self.total.isfinite())
+        return bool((self.total * self.copies).isfinite())
 
     def room(self, count: int) -> torch.Tensor:
         """As `loops.Loop.room`."""
@@ -123,7 +123,8 @@ class Loop(loops.Loop):
     def losses(self, products: torch.Tensor, room: torch.Tensor) -> np.ndarray:
         """As `loops.Loop.losses`."""
         torch.subtract(products, self.target, out=room)
-        return (room.square_().sum((-2, -1)) / 2).cpu().numpy()
+        room.square_()[..., -1, -1] *= self.copies
+        return (room.sum((-2, -1)) / 2).cpu().numpy()
 
     def singular_values(self, products: torch.Tensor, dead: np.ndarray) -> np.ndarray:
         """As `loops.Loop.singular_values`."""

@@ -87,8 +87,8 @@ def descend(
     reduce : bool
         Run in the subspace that descent does not leave (`reduction.reduce`, which says from which starts): the same
         record of the full network, from a run of width r + 1 or 2r + 1 for a target of rank r. `observe` sees the full
-        weights, expanded, of one start. Divergence is that of the small run, whose loss counts the d - 2r equal singular
-        values once: where only their sum leaves the floating range, the loss is ``inf`` one step before ``diverged_at``.
+        weights, expanded, of one start. The loss that decides on divergence is that of the full network: it counts each
+        of the d - 2r equal singular values.
     compiled : bool
         Use the kernels of `eoslib.compiled` (numba, the extra ``fast``; float64 only), which are faster for batches, and
         the more so the smaller d is. They are compiled on first use, in about a second for each width.
@@ -120,10 +120,14 @@ def descend(
     >>> run.singular_values[:, :3].round(4).tolist(), run.weights.shape
     ([[1.1905, 0.5, 0.0], [0.7619, 0.5, 0.0]], (2, 100, 100))
     """
+    arguments = learning_rate, steps, keep, every, observe, singular_values
     if validate.flag("reduce", reduce):
-        options = {"keep": keep, "every": every, "singular_values": singular_values}
-        return _reduced(W, M, learning_rate, steps, observe, **options, compiled=compiled, device=device)
-    W, M, rates, plan = _plan(W, M, learning_rate, steps, keep, every, observe, singular_values)
+        return _reduced(W, M, *arguments, compiled, device)
+    return _run(*_plan(W, M, *arguments), compiled, device)
+
+
+def _run(W, M, rates, plan, compiled, device):
+    """`descend` with checked arguments."""
     batch, layers = W.shape[:-3], W.shape[-3:]
     shape = rates.shape + batch
     if 0 in shape:
@@ -135,6 +139,7 @@ def descend(
     for i in range(0, len(runs), chunk):
         part = slice(i, i + chunk)
         loop = make(runs[part], M, rates[part].astype(W.dtype))
+        loop.copies = plan.copies
         with loops.one_thread(), np.errstate(over="ignore", invalid="ignore"):
             _chunk(loop, plan, block, part, out)
     out = {name: value.reshape(shape + value.shape[1:]) for name, value in out.items()}
@@ -150,27 +155,27 @@ def descend(
     )
 
 
-def _reduced(W, M, learning_rate, steps, observe, **options):
+def _reduced(W, M, learning_rate, steps, keep, every, observe, singular_values, compiled, device):
     """`descend` with ``reduce=True``: the small run, and what the full network would have recorded."""
     small = reduction.reduce(W, M)
-    watch = dict(_functions(observe))
+    watch = validate.functions("observe", observe)
     if watch and small.frames.ndim > 3:
         raise ValueError("observe: got functions for a batch of starts with reduce=True, needs one start (L, d, d)")
     expanded = {name: functools.partial(_expanded, f, small) for name, f in watch.items()}
-    alone = small.copies > 1 and not small.still  # the complement moves: its singular value counts `copies` times
+    alone = small.copies > 1 and not small.still  # the complement moves: its singular value occurs `copies` times
     if alone:
-        name = "".join(map(str, watch)) + "of the complement"  # longer than any of the caller's
+        name = "".join(watch) + "of the complement"  # longer than any of the caller's
         expanded[name] = lambda w: np.abs(np.prod(w[..., -1, -1], axis=-1))
-    run = descend(small.weights, small.target, learning_rate, steps, observe=expanded, **options)
+    arguments = learning_rate, steps, keep, every, expanded, singular_values
+    *start, plan = _plan(small.weights, small.target, *arguments)
+    run = _run(*start, replace(plan, copies=small.copies), compiled, device)
     p = run.observed.pop(name) if alone else np.zeros(())
-    with np.errstate(over="ignore"):
-        loss = run.loss + ((small.copies - 1) / 2 * p * p if alone else 0)
     values = run.singular_values
     if values is not None:
         more = np.broadcast_to(p[..., None], values.shape[:-1] + (len(M) - values.shape[-1],))
         more = np.where(np.isinf(run.loss)[..., None], np.inf, more)
         values = -np.sort(-np.concatenate([values, more], axis=-1), axis=-1)
-    return replace(run, weights=small.expand(run.weights), loss=loss, singular_values=values)
+    return replace(run, weights=small.expand(run.weights), singular_values=values)
 
 
 def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10, atol: float = 1e-12) -> np.ndarray:
@@ -256,6 +261,7 @@ class _Plan:
     recorded: np.ndarray  # numbers of the recorded states
     observe: dict
     singular_values: bool
+    copies: int = 1  # see `loops.Loop`
 
 
 def _plan(W, M, learning_rate, steps, keep, every, observe, singular_values):
@@ -272,13 +278,7 @@ def _plan(W, M, learning_rate, steps, keep, every, observe, singular_values):
     singular_values = validate.flag("singular_values", singular_values)
     if recorded.size == 0:
         raise ValueError(f"every: got {every}, but none of the states {first} to {steps} is a multiple of it")
-    return W, M, rates, _Plan(steps, recorded, _functions(observe), singular_values)
-
-
-def _functions(observe):
-    if observe is not None and not (isinstance(observe, dict) and all(callable(f) for f in observe.values())):
-        raise ValueError(f"observe: got {validate.short(observe)}, needs a dict of functions")
-    return observe or {}
+    return W, M, rates, _Plan(steps, recorded, validate.functions("observe", observe), singular_values)
 
 
 def _engine(compiled, device, runs, plan):

@@ -65,6 +65,12 @@ class Loop:
     rates : (n,) array
         Learning rates, of the dtype of `W`.
 
+    Attributes
+    ----------
+    copies : int
+        How often the last diagonal entry of the end-to-end matrix occurs in the network that this one stands for, and
+        its square in the loss (`reduction.Reduction`); set after the loop is made.
+
     Examples
     --------
     One layer of one number: each step goes a quarter of the way to the target.
@@ -74,6 +80,8 @@ class Loop:
     >>> seen.ravel().tolist(), loop.read().ravel().tolist()
     ([0.0, 0.25, 0.4375], [0.578125])
     """
+
+    copies = 1
 
     def __init__(self, W: np.ndarray, M: np.ndarray, rates: np.ndarray):
         n, _, width, _ = W.shape
@@ -136,7 +144,7 @@ class Loop:
         for _ in range(count):
             self.step(self.product)
             total = total + np.vdot(residual, residual)  # what is not finite stays so
-        return bool(np.isfinite(float(total)))
+        return bool(np.isfinite(float(total * self.copies)))  # no loss is larger
 
     def room(self, count: int):
         """Room for the end-to-end matrices of `count` states."""
@@ -146,6 +154,7 @@ class Loop:
         """Losses (k, n) of k states, by way of `room`, an array like `products`."""
         np.subtract(products, self.target, out=room)
         np.multiply(room, room, out=room)
+        room[..., -1, -1] *= self.copies
         return (room.sum((-2, -1)) / 2).reshape(len(room), self.shape[0])
 
     def singular_values(self, products, dead: np.ndarray) -> np.ndarray:

@@ -230,8 +230,10 @@ def descend(
     wanted = range(-(-first // every) * every, steps + 1, every)
     if not wanted:
         raise ValueError(f"every: got {every}, but none of the states {first} to {steps} is a multiple of it")
+    observe = validate.functions("observe", observe)
+    singular_values = validate.flag("singular_values", singular_values)
     states, diverged_at = _follow(W, M, rate, steps, rule, memory, wanted)
-    return _result(rates, M, np.array(wanted), states, diverged_at, observe or {}, singular_values)
+    return _result(rates, M, np.array(wanted), states, diverged_at, observe, singular_values)
 
 
 def _follow(W, M, rate, steps, rule, memory, wanted):
@@ -274,6 +276,13 @@ def _result(rates, M, recorded, states, diverged_at, observe, singular_values):
         values = np.where(mask, np.inf, values).swapaxes(0, 1)
         return values.reshape(shape + values.shape[1:])
 
+    observed = {name: np.asarray(function(history)) for name, function in observe.items()}
+    for name, value in observed.items():
+        if value.shape[:2] != dead.shape:
+            raise ValueError(
+                f"observe: the function {name!r} returned shape {value.shape} for weights of shape {history.shape}, "
+                f"needs {dead.shape} in front"
+            )
     singular = np.linalg.svd(network.product(history), compute_uv=False) if singular_values else None
     return descent.Run(
         weights=ended,
@@ -283,7 +292,7 @@ def _result(rates, M, recorded, states, diverged_at, observe, singular_values):
         diverged=diverged_at >= 0,
         diverged_at=diverged_at,
         learning_rate=np.broadcast_to(rates.reshape(rates.shape + (1,) * (len(shape) - rates.ndim)), shape).copy(),
-        observed={name: by_run(np.asarray(function(history))) for name, function in observe.items()},
+        observed={name: by_run(value) for name, value in observed.items()},
     )
 
 

@@ -163,10 +163,9 @@ def ruler(axis: Axes, marks: dict, ends: tuple[float, float], *, spans: Sequence
     if both.shape != (2,) or not both[0] < both[1]:
         raise ValueError(f"ends: got {validate.short(ends)}, needs two increasing numbers")
     ends = (float(both[0]), float(both[1]))
-    if not isinstance(marks, dict) or not marks:
-        raise ValueError(f"marks: got {validate.short(marks)}, needs a dict of at least one number")
-    marks = {name: validate.number(f"marks[{name!r}]", value) for name, value in marks.items()}
-    if not all(ends[0] <= value <= ends[1] for value in marks.values()):
+    named = validate.named("marks", marks, "numbers").items()
+    marks = {name: validate.number(f"marks[{name!r}]", value) for name, value in named}
+    if not marks or not all(ends[0] <= value <= ends[1] for value in marks.values()):
         raise ValueError(f"marks: got {marks}, needs at least one, all between {ends[0]} and {ends[1]}")
     size, row_height = 9, 0.55
     # width of a name in units of the axis: a character is about half as wide as the letters are high
@@ -230,11 +229,11 @@ def download(name: str, columns: dict, *, digits: int = 6) -> Download:
     """
     if not isinstance(name, str) or not name.startswith("fig-"):
         raise ValueError(f'name: got {validate.short(name)}, needs a name that begins with "fig-"')
-    if not isinstance(columns, dict) or not columns:
-        raise ValueError(f"columns: got {validate.short(columns)}, needs a dict of at least one column")
+    if not validate.named("columns", columns, "columns"):
+        raise ValueError("columns: got none, needs at least one")
     digits = validate.integer("digits", digits, least=1, most=17)
     arrays = {key: _column(key, column) for key, column in columns.items()}
-    rows = max((a.size for a in arrays.values()), default=0)
+    rows = max(a.size for a in arrays.values())
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(arrays)

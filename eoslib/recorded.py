@@ -30,6 +30,8 @@ from pathlib import Path
 
 import numpy as np
 
+from . import validate
+
 DIGESTS = "digests.json"
 _ON_REQUEST = ("compiled", "cuda")  # modules that are loaded when a run asks for them, in its midst
 _locks: dict = {}  # by record: the lock, held from `collect` to `save`
@@ -47,7 +49,9 @@ def collect(
     """Do the jobs whose results are not there yet and return the results of all.
 
     Finished parts lie in `folder` until `save`. Those of other settings, or of another script or library, lie beside
-    them and are neither used nor touched. From here to `save` no other process can run the same record.
+    them and are neither used nor touched. From here to `save` no other process can run the same record: this one holds
+    ``<record>.lock``, an empty file that stays behind, for who removed it could take it from under a process that waits
+    for it. It means nothing when no process runs, and git ignores those of ``recorded/``.
 
     Parameters
     ----------
@@ -74,7 +78,8 @@ def collect(
     RuntimeError
         If another process is at the same record.
     ValueError
-        If a part's file is damaged, or the folder holds a file that is none of the run's; the message names it.
+        If a part's file is damaged, or the folder holds a file that is none of the run's; the message names it. If `jobs`
+        is no dict of functions by their names.
 
     Examples
     --------
@@ -85,6 +90,7 @@ def collect(
     >>> parts["a"]["x"]
     array([0, 1, 2])
     """
+    jobs = validate.functions("jobs", jobs)
     _acquire(record)
     try:
         place = folder(record, settings)
@@ -336,6 +342,7 @@ def _differences(wanted, found):
 
 def _sealed(arrays, note):
     """The arrays with a note that holds a checksum of each and one of itself."""
+    validate.named("arrays", arrays, "arrays")
     if masked := [name for name, array in arrays.items() if isinstance(array, np.ma.MaskedArray)]:
         raise ValueError(f"arrays: got masked ones in {masked}, whose masks would be lost; needs plain ones")
     arrays = {name: np.asarray(array) for name, array in arrays.items()}

@@ -135,7 +135,7 @@ def sharpness(
     block = k if block is None else validate.integer("block", block, least=1)
     basis = max(6 * block, 30, 3 * k) if basis is None else validate.integer("basis", basis, least=k + 2 * block)
     products = validate.integer("products", products, least=k + block)
-    tolerance = float(validate.positive("tolerance", tolerance))
+    tolerance, smallest = float(validate.positive("tolerance", tolerance)), validate.flag("smallest", smallest)
     twin = copy.deepcopy(model)
     with _undisturbed(parameters, seed, threads), torch.enable_grad():
         parameters = _parameters(twin)
@@ -257,11 +257,12 @@ def descend(
         "seed": validate.integer("seed", seed, least=0),
     }
     validate.integer("checkpoint_every", checkpoint_every, least=1)
+    observe, progress = validate.functions("observe", observe), validate.flag("progress", progress)
     twin = copy.deepcopy(model)
     names = _layers(twin, layers) if k else []
     with _undisturbed(parameters, seed, threads), torch.enable_grad():
-        recorder = _Recorder(twin, loss, every, names, options, observe or {})
-        store = _Checkpoint(checkpoint, twin, loss, rate, steps, every, names, options, sorted(observe or {}))
+        recorder = _Recorder(twin, loss, every, names, options, observe)
+        store = _Checkpoint(checkpoint, twin, loss, rate, steps, every, names, options, sorted(observe))
         first = store.resume(recorder)
         for step in _counted(range(first, steps + 1), progress, steps):
             if step > first and checkpoint and step % checkpoint_every == 0:

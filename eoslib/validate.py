@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -304,6 +304,48 @@ def generator(rng: Any, why: str) -> np.random.Generator:
     if not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: got {short(rng)}, needs a numpy.random.Generator for {why}")
     return rng
+
+
+def named(name: str, value: Any, what: str) -> dict:
+    """Return `value` if it is a dictionary whose keys are words; `what` says what its values shall be.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> named("columns", {7: [1.0]}, "columns")
+    Traceback (most recent call last):
+    ...
+    ValueError: columns: got {7: [1.0]}, needs a dict of columns by their names
+    """
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{name}: got {short(value)}, needs a dict of {what} by their names")
+    return value
+
+
+def functions(name: str, value: Any) -> dict[str, Callable]:
+    """Return `value` if it is a dictionary of functions by their names, and an empty one for ``None``.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> functions("observe", {"size": abs, "half": 0.5})
+    Traceback (most recent call last):
+    ...
+    ValueError: observe: got {'size': <built-in function abs>, 'half': 0.5}, needs a dict of functions by their names
+    """
+    if value is None:
+        return {}
+    if not all(map(callable, named(name, value, "functions").values())):
+        raise ValueError(f"{name}: got {short(value)}, needs a dict of functions by their names")
+    return value
 
 
 def _is_tensor(value):

@@ -356,6 +356,8 @@ def test_a_single_layer_is_a_linear_recursion():
         ),
         (lambda W, M: descent.descend(W, M, 0.1, 5, observe=[1]), r"^observe: got \[1\], needs a dict of functions"),
         (lambda W, M: descent.descend(W, M, 0.1, 5, observe={"a": 1}), "^observe: got .* needs a dict of functions"),
+        (lambda W, M: descent.descend(W, M, 0.1, 5, observe={7: lambda w: w}), "^observe: got .* by their names$"),
+        (lambda W, M: descent.descend(W, M, 0.1, 5, observe={("a",): lambda w: w, "b": len}), "^observe: got"),
         (lambda W, M: descent.descend(W, M, 0.1, 5, singular_values=1), "^singular_values: got 1"),
         (
             lambda W, M: descent.descend(np.zeros((0, *W.shape)), M, 0.1, 5),

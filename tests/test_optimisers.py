@@ -388,6 +388,10 @@ def test_label_noise_by_another_quadrature():
         ),
         (lambda: optimisers.heavy_ball_multipliers([np.nan], momentum=0.1), "^multipliers: got .* needs finite"),
         (lambda: optimisers.heavy_ball_multipliers([[1], [1, 2]], momentum=0.1), "^multipliers: got .* needs finite"),
+        (lambda: plain(observe={7: network.product}), "^observe: got .* needs a dict of functions by their names"),
+        (lambda: plain(observe={"P": 1}), "^observe: got .* needs a dict of functions by their names"),
+        (lambda: plain(observe={"P": np.sum}), r"^observe: the function 'P' returned shape \(\) for .* needs \(3, 1\)"),
+        (lambda: plain(singular_values=1), "^singular_values: got 1"),
         (lambda: optimisers.heavy_ball_multipliers(["a"], momentum=0.1), "^multipliers: got .* needs finite"),
         (lambda: optimisers.heavy_ball_multipliers(np.ma.masked_array([1.0]), momentum=0.1), "^multipliers: got"),
         (lambda: optimisers.heavy_ball_multipliers([1e200], momentum=0.1), "^multipliers: got .* below 1e150"),
@@ -419,6 +423,10 @@ def test_label_noise_by_another_quadrature():
 def test_refusals_name_the_argument(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def plain(**options):
+    return optimisers.descend(*setting(), 0.1, 2, rule=optimisers.HeavyBall(0.0), **options)
 
 
 def test_the_update_is_made_once_a_step_and_of_numpy_only():

@@ -97,7 +97,8 @@ def test_cells_of_the_table():
     [
         (lambda: plot.download("xfig-a", {"a": [1]}), "^name: got 'xfig-a', needs a name that begins with"),
         (lambda: plot.download(3, {"a": [1]}), "^name: got 3"),
-        (lambda: plot.download("fig-a", {}), "^columns: got {}, needs a dict"),
+        (lambda: plot.download("fig-a", {}), "^columns: got none, needs at least one"),
+        (lambda: plot.download("fig-a", {7: [1.0]}), "^columns: got {7: .*, needs a dict of columns by their names"),
         (lambda: plot.download("fig-a", [1]), r"^columns: got \[1\], needs a dict"),
         (lambda: plot.download("fig-a", {"a": 1.0}), r"^columns\['a'\]: got shape \(\), needs one dimension"),
         (lambda: plot.download("fig-a", {"a": [1j]}), r"^columns\['a'\]: got \[1j\], needs numbers or words"),
@@ -116,6 +117,8 @@ def test_cells_of_the_table():
         (lambda: plot.ruler(None, {"a": 1.0}, (2.0, 1.0)), "^ends: got"),
         (lambda: plot.ruler(None, {"a": 1.0}, (0.0, 1.0, 2.0)), "^ends: got"),
         (lambda: plot.ruler(None, [1.0], (0.0, 1.0)), r"^marks: got \[1.0\], needs a dict"),
+        (lambda: plot.ruler(None, {}, (0.0, 1.0)), "^marks: got {}, needs at least one"),
+        (lambda: plot.ruler(None, {7: 0.5}, (0.0, 1.0)), "^marks: got {7: 0.5}, needs a dict of numbers by their names"),
         (lambda: plot.ruler(None, {"a": np.nan}, (0.0, 1.0)), r"^marks\['a'\]: got"),
         (lambda: plot.ruler(None, {"a": 1.0, "b": 1.01}, (0.0, 1.0)), "^marks: got .* all between 0.0 and 1.0"),
         (lambda: plot.ruler(None, {"a": -0.01}, (0.0, 1.0)), "^marks: got"),

@@ -350,6 +350,11 @@ def test_arrays_that_could_not_be_read_back_are_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match="objects in .'y'., needs numbers"):
         collect(tmp_path / "run.npz", {"a": lambda: {"x": np.zeros(1), "y": np.array([1, None])}})
     assert not names(parts_of(tmp_path / "run.npz"))
+    with pytest.raises(ValueError, match="^arrays: got {7: .* by their names"):
+        recorded.save(tmp_path / "run.npz", {}, 0.0, {7: np.zeros(1)})
+    for jobs in ({7: job("a", [])}, {"a": 1}, [job("a", [])]):
+        with pytest.raises(ValueError, match="^jobs: got .* needs a dict of functions by their names"):
+            collect(tmp_path / "run.npz", jobs)
     with pytest.raises(ValueError, match="'about', needs other names"):
         recorded.save(tmp_path / "run.npz", {}, 0.0, {"about": np.zeros(1)})
 
@@ -501,6 +506,15 @@ def test_each_record_of_the_book_is_whole_listed_and_of_its_script(script, monke
     about = recorded.load(module.RECORD)["about"]
     assert module.load() and module.RECORD.stat().st_size <= 2_000_000
     assert about["cpu_seconds"] > 0 and about["versions"]["numpy"] and about["settings"]
+
+
+def test_git_ignores_what_a_run_leaves_beside_its_record():
+    left = ["run.lock", "run.parts/0123/a.npz", "run.12.partial.npz", "digests.json.12.partial"]
+    asked = ["git", "check-ignore", "--no-index", *(f"recorded/{name}" for name in left), "recorded/digests.json"]
+    if not shutil.which("git") or not (FOLDER.parent / ".git").exists():
+        pytest.skip("no git repository")
+    found = subprocess.run(asked, cwd=FOLDER.parent, capture_output=True, text=True)
+    assert found.stdout.split() == asked[3:-1]
 
 
 def test_every_record_is_listed_and_nothing_else():

@@ -118,6 +118,33 @@ def test_divergence_is_that_of_the_full_run():
     assert np.abs(small.diverged_at - full.diverged_at).max() <= 2  # the way out multiplies roundings
 
 
+# Depth, factor of the layers, rate, and where the run diverges; width 20, rank 1. The square of a singular value is then
+# 4e307: half of three of them is a loss in the floating range, half of twenty is none.
+EDGES = {
+    "at the start": (2, 4e307**0.25, 1e-3, 0),
+    "after a step": (2, 1.0, 4e307**0.25 + 1, 1),
+    "and comes back": (1, 4e307**0.5, 1.0, 0),
+}
+
+
+@pytest.mark.parametrize("how", [{}, {"compiled": True}, {"device": "cpu"}], ids=["plain", "compiled", "device"])
+@pytest.mark.parametrize("what", [{}, {"keep": 1}, {"every": 4}], ids=["whole", "keep", "every"])
+@pytest.mark.parametrize("name", EDGES)
+def test_a_loss_that_only_all_directions_together_make_infinite(name, what, how):
+    depth, factor, rate, at = EDGES[name]
+    if how.get("compiled"):
+        pytest.importorskip("numba")
+    W, M = np.stack([factor * np.eye(20)] * depth), np.diag(np.r_[2.0, np.zeros(19)])
+    observe, rates = {"corner": lambda w: w[..., 0, 5, 5]}, [0.3, rate]
+    full = descent.descend(W, M, rates, 8, observe=observe, **what)
+    small = reduced(W, M, rates, 8, observe=observe, **what, **how)
+    assert full.diverged_at[1] == at
+    same(small, full, 1e-12)  # a few roundings
+    np.testing.assert_allclose(small.observed["corner"], full.observed["corner"], rtol=1e-12)
+    small = reduced(W, M, rate, 1500, keep=1, **how)  # a long way without a look at each loss
+    assert small.diverged_at == at and np.isinf(small.loss).all()
+
+
 @pytest.mark.parametrize("size", [1e-200, 1e-158, 1e200])
 def test_a_layer_whose_squares_leave_the_floating_range_is_none_that_is_zero(size):
     W, M = setting("balanced", 2, 6, scale=1.0, values=(2.0,))
@@ -141,6 +168,8 @@ def test_observers_see_the_full_network(monkeypatch):
         np.testing.assert_allclose(few.observed[name], value, rtol=1e-14)
     with pytest.raises(ValueError, match="^observe: "):
         reduced(W, M, 0.01, 5, observe=3)
+    with pytest.raises(ValueError, match="^observe: got {7: .*names"):
+        reduced(W, M, 0.01, 5, observe={7: observe["size"]})
     with pytest.raises(ValueError, match="^observe: .*'sum'"):
         reduced(W, M, 0.01, 5, observe={"sum": lambda w: w.sum()})
     with pytest.raises(ValueError, match="^observe: .*batch"):

@@ -508,6 +508,13 @@ class Half(torch.nn.Module):
             "^checkpoint_every: got 0, needs an integer >= 1",
         ),
         (
+            lambda: training.descend(*weight(), 0.1, 1, observe={7: len}),
+            "^observe: got .* needs a dict of functions by their names",
+        ),
+        (lambda: training.descend(*weight(), 0.1, 1, observe=len), "^observe: got"),
+        (lambda: training.descend(*weight(), 0.1, 1, progress=1), "^progress: got 1"),
+        (lambda: training.sharpness(*weight(), smallest="no"), "^smallest: got 'no'"),
+        (
             lambda: training.descend(*weight(), 0.1, 1, k=1, layers="weight"),
             "^layers: got 'weight', needs a list of names",
         ),

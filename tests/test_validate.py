@@ -117,6 +117,20 @@ def test_sizes():
     )
 
 
+def test_values_by_their_names():
+    for good in ({}, {"a": 1}):
+        assert validate.named("x", good, "numbers") is good
+    for bad in (None, [("a", 1)], {"a": 1, 2: 3}, {("a",): 1}):
+        refused(lambda: validate.named("x", bad, "numbers"), f"x: got {bad}, needs a dict of numbers by their names")
+    good = {"a": len}
+    assert validate.functions("f", good) is good and validate.functions("f", None) == {}
+    for bad in (0, [], {"a": len, "b": 1}, {1: len}):
+        refused(
+            lambda: validate.functions("f", bad),
+            f"f: got {validate.short(bad)}, needs a dict of functions by their names",
+        )
+
+
 def test_short_texts():
     class Silent:
         def __repr__(self):

@@ -15,6 +15,7 @@ import __future__
 import argparse
 import ast
 import gc
+import hashlib
 import importlib.util
 import inspect
 import itertools
@@ -54,6 +55,8 @@ ASKED = 0.95
 MORE = {
     "balance": ["tests/test_certificates.py"],
     "optimisers": ["tests/test_averages.py"],
+    "loops": ["tests/test_descent.py", "tests/test_compiled.py"],
+    "compiled": ["tests/test_scalar.py"],
     "network": ["tests/test_contract.py"],
     "descent": ["tests/test_contract.py"],
     "hessian": ["tests/test_contract.py"],
@@ -67,8 +70,8 @@ BUDGET = 4.0  # processor seconds: a mutant that the fastest tests up to this su
 class Mutation:
     """A pytest plugin in whose place of the test loop the mutants run."""
 
-    def __init__(self, name: str, only: str, every: int, first: int) -> None:
-        self.name, self.only, self.part, self.failed = name, only, slice(first, None, every), False
+    def __init__(self, name: str, only: str, every: int, first: int, again: bool) -> None:
+        self.name, self.only, self.part, self.failed, self.again = name, only, slice(first, None, every), False, again
         self.path = ROOT / "eoslib" / f"{name}.py"
 
     def pytest_collection_modifyitems(self, items):
@@ -88,11 +91,38 @@ class Mutation:
         gc.collect()
         gc.freeze()
         found = operators.mutants(self.path.read_text(encoding="utf8"))
+        stand = self.kills_that_stand() if self.again else {}
         for mutant in found[self.part]:
             if self.only in mutant.function:
                 began = time.monotonic()
-                self.results.append((mutant, *self.try_one(mutant), time.monotonic() - began))
+                outcome = stand.get(repr(mutant.key)) or self.try_one(mutant)
+                self.results.append((mutant, *outcome, time.monotonic() - began))
+        self.keep_kills()
         return True
+
+    def _kept(self):
+        """Where the kills of earlier runs lie, by the code of the module and of the tests."""
+        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        return ROOT / "_build" / "mutants" / f"{self.name}-{digest}.json"
+
+    def _texts(self):
+        return {item.nodeid: hashlib.sha256(_text(item).encode()).hexdigest()[:16] for item in self.session.items}
+
+    def kills_that_stand(self):
+        """What was found of mutants of this very module that were stopped, or killed by a test that has not changed."""
+        kept = json.loads(self._kept().read_text(encoding="utf8")) if self._kept().exists() else {}
+        now = self._texts() | {"": ""}
+        return {key: (outcome, test) for key, (outcome, test, text) in kept.items() if now.get(test) == text}
+
+    def keep_kills(self):
+        kept = json.loads(self._kept().read_text(encoding="utf8")) if self._kept().exists() else {}
+        texts = self._texts() | {"": ""}
+        for mutant, outcome, test, _ in self.results:
+            kept.pop(repr(mutant.key), None)
+            if outcome == "timeout" or (outcome == "killed" and test in texts):
+                kept[repr(mutant.key)] = outcome, test, texts[test]
+        self._kept().parent.mkdir(parents=True, exist_ok=True)
+        self._kept().write_text(json.dumps(kept, indent=0), encoding="utf8")
 
     def clean_run(self, items):
         """For each test the lines of the module that it reaches and its processor time, found in a fork."""
@@ -122,6 +152,9 @@ class Mutation:
     def tests_of(self, mutant):
         if mutant.function:
             nodes = {node for line in mutant.lines for node in self.reached.get(line, ())}
+            if not nodes:  # compiled code leaves no trace: the tests that reach the function around it
+                whole = range(mutant.node.lineno, mutant.node.end_lineno + 1)
+                nodes = {node for line in whole for node in self.reached.get(line, ())}
         else:
             nodes = set(self.seconds)
         if not CHECKING.search(mutant.statement):
@@ -172,6 +205,13 @@ class Mutation:
             old.__code__, old.__defaults__, old.__kwdefaults__ = new.__code__, new.__defaults__, new.__kwdefaults__
         else:
             exec(compile(whole, str(self.path), "exec", flags=__future__.annotations.compiler_flag), space)
+
+
+def _text(item):
+    """The code of a test, or the text of a doctest."""
+    if hasattr(item, "dtest"):
+        return item.dtest.docstring
+    return inspect.getsource(item.function)
 
 
 def _warm(items):
@@ -246,11 +286,11 @@ def _like(entry, mutant):
     return "like" in entry and re.fullmatch(entry["like"], mutant.change) is not None
 
 
-def measure(name: str, only: str, every: int, first: int) -> dict:
+def measure(name: str, only: str, every: int, first: int, again: bool = False) -> dict:
     """Run all mutants of a module, print what is not accounted for, and return its row of the scores."""
     began = time.process_time() + sum(os.times()[2:4])
     files = [f"tests/test_{name}.py", f"eoslib/{name}.py", "tests/test_arguments.py", *MORE.get(name, [])]
-    plugin = Mutation(name, only, every, first)
+    plugin = Mutation(name, only, every, first, again)
     options = ["-s", "-p", "no:terminal", "-p", "no:cacheprovider", "-o", "addopts=--doctest-modules", *files]
     code = pytest.main(
         [
@@ -327,6 +367,11 @@ def main() -> int:
     )
     parser.add_argument("--every", type=int, default=1, help="try one mutant in so many")
     parser.add_argument("--first", type=int, default=0, help="the first that is tried")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="do not try again what an earlier run killed, where neither the module nor the test that killed it changed",
+    )
     asked = parser.parse_args()
     names = asked.modules or sorted(p.stem for p in (ROOT / "eoslib").glob("[a-z]*.py"))
     os.chdir(ROOT)
@@ -336,10 +381,11 @@ def main() -> int:
             low += [name] * bool(
                 subprocess.run(
                     [sys.executable, __file__, name, "--every", str(asked.every), "--first", str(asked.first)]
+                    + ["--again"] * asked.again
                 ).returncode
             )
             continue
-        row = measure(name, asked.function, asked.every, asked.first)
+        row = measure(name, asked.function, asked.every, asked.first, asked.again)
         stale = row.pop("stale")
         if not asked.function:
             scores = json.loads(SCORES.read_text(encoding="utf8")) if SCORES.exists() else {}
