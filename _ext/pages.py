@@ -21,7 +21,7 @@ from pathlib import Path
 import bokeh
 from docutils import nodes
 from docutils.statemachine import StringList
-from myst_nb.sphinx_ import HideCodeCellNode
+from myst_nb.sphinx_ import HideCodeCellNode, NbMetadataCollector
 from sphinx.addnodes import desc_parameterlist
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
@@ -86,6 +86,51 @@ def offer_notebook(app, doctree, docname):
         )
         sections = [n for n in doctree.children if isinstance(n, nodes.section)]
         sections[-1] += nodes.paragraph("", "Download ", link, nodes.Text("."), classes=["figure-data"])
+
+
+class run_times(nodes.General, nodes.Element):
+    """A place for the table of run times, which is known once every page has been read."""
+
+
+class RunTimes(SphinxDirective):
+    """``{run-times}``: how long each chapter took, in the order of the contents."""
+
+    def run(self):
+        # the mark by which myst-nb has the page written again after a chapter was executed
+        NbMetadataCollector.set_doc_data(self.env, self.env.docname, "has_exec_table", True)
+        return [run_times()]
+
+
+class FillRunTimes(SphinxPostTransform):
+    """A row for each executed chapter: its title and its seconds."""
+
+    default_priority = 8
+
+    def run(self, **_):
+        data = {name: d["exec_data"] for name, d in NbMetadataCollector.get_doc_data(self.env).items() if d.get("exec_data")}
+        for place in list(self.document.findall(run_times)):
+            rows = [row(nodes.Text("chapter"), nodes.Text("seconds"))]
+            for name in in_order(self.env, self.env.config.root_doc):
+                if name in data:
+                    uri = self.app.builder.get_relative_uri(self.env.docname, name)
+                    link = nodes.reference("", self.env.titles[name].astext(), refuri=uri, internal=True)
+                    took = data[name]["runtime"]
+                    seconds = f"{took:.1f}" if data[name]["succeeded"] and took is not None else "did not finish"
+                    rows.append(row(link, nodes.Text(seconds)))
+            group = nodes.tgroup("", *(nodes.colspec(colwidth=w) for w in (85, 15)), cols=2)
+            group += [nodes.thead("", rows[0]), nodes.tbody("", *rows[1:])]
+            place.replace_self(nodes.table("", group, classes=["colwidths-auto"]))
+
+
+def row(*cells):
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", cell)) for cell in cells))
+
+
+def in_order(env, name):
+    """A page and those below it, in the order of the contents."""
+    yield name
+    for child in env.toctree_includes.get(name, ()):
+        yield from in_order(env, child)
 
 
 class BuildFacts(SphinxDirective):
@@ -211,6 +256,9 @@ def setup(app):
     app.add_node(desc_parameterlist, override=True, html=(visit_parameters, depart_parameters))
     app.add_post_transform(FoldChecks)
     app.add_directive("build-facts", BuildFacts)
+    app.add_node(run_times)
+    app.add_directive("run-times", RunTimes)
+    app.add_post_transform(FillRunTimes)
     app.connect("doctree-resolved", link_figures)
     app.connect("doctree-resolved", offer_notebook)
     app.connect("build-finished", parts_as_files)

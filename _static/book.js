@@ -27,6 +27,14 @@ document.addEventListener("DOMContentLoaded", () => {
       if (row && row.hidden) { show(""); row.scrollIntoView(); }
     });
   }
+  // Rows of many cells with sentences in them: their cells know their column's name, for the cards that a phone shows.
+  document.querySelectorAll("article table").forEach((table) => {
+    const names = [...table.querySelectorAll("thead th")].map((th) => th.textContent.trim());
+    const cells = [...table.querySelectorAll("tbody td")];
+    if (names.length < 6 || !cells.some((td) => td.textContent.length > 60)) return;
+    table.classList.add("cards");
+    cells.forEach((td) => ((td.querySelector("p") || td).dataset.label = names[td.cellIndex]));
+  });
   // What is wider than its column (formulas, code, tables) scrolls by itself, by finger or by keyboard, and fades at the
   // edge where there is more. The others are no tab stops.
   const boxes = "article a.figure-link, article .pst-scrollable-table-container, article table.module-table, article div.highlight pre, article mjx-container";
