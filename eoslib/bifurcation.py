@@ -43,7 +43,7 @@ def rate(overshoot: Any, depth: int) -> Any:
     Raises
     ------
     ValueError
-        If `depth` is below 2, or an overshoot is not a finite number of at least 1.
+        If `depth` is below 2, or an overshoot is not a finite number of at least 1, or so large that q overflows.
 
     Examples
     --------
@@ -53,9 +53,12 @@ def rate(overshoot: Any, depth: int) -> Any:
     4.0
     """
     depth = validate.integer("depth", depth, least=2)
-    D, E = _coefficients(_numbers("overshoot", overshoot, least=1), depth)
+    r = _numbers("overshoot", overshoot, least=1)
     power = 1 - mpmath.mpf(2) / depth if isinstance(overshoot, mpmath.mpf) else 1 - 2 / depth
-    return D * (D / E) ** power
+    with np.errstate(over="ignore", invalid="ignore"):
+        D, E = _coefficients(r, depth)
+        q = D * (D / E) ** power
+    return validate.representable("overshoot", overshoot, q) if isinstance(q, float | np.ndarray) else q
 
 
 def overshoot(q: float, depth: int) -> float:
@@ -117,7 +120,7 @@ def _numbers(name, value, *, least=-np.inf):
         if not (value.is_real and value.is_finite and (least == -np.inf or value >= least)):
             raise ValueError(f"{name}: got {value}, {need}")
         return value
-    array = validate.real(name, value, need=need)
+    array = validate.cast(name, value, validate.real(name, value, need=need), float)
     if np.any(array < least):
         raise ValueError(f"{name}: got {value!r}, {need}")
     return float(array) if array.ndim == 0 else array
@@ -475,7 +478,7 @@ def scan(depth: int, q: ArrayLike, *, steps: int = 3000, keep: int = 200, start:
     0.0
     """
     depth = validate.integer("depth", depth, least=2, most=10_000)
-    q = np.atleast_1d(validate.positive("q", q))
+    q = np.atleast_1d(validate.cast("q", q, validate.positive("q", q), float))
     steps, keep = validate.integer("steps", steps, least=3), validate.integer("keep", keep, least=1)
     if q.ndim != 1:
         raise ValueError(f"q: got shape {q.shape}, needs one number or a list")
@@ -557,7 +560,7 @@ def period(orbits: ArrayLike, *, longest: int = 16, tolerance: float = 1e-6) -> 
             f"T >= 2 * longest = {2 * longest}, and one number"
         )
     finite = np.isfinite(orbits).all(axis=1)
-    safe = np.where(finite[:, None], orbits, 0.0).astype(float)
+    safe = np.where(finite[:, None], orbits, 0.0).astype(np.result_type(orbits, float))
     size, telling = np.abs(safe).max(axis=1), np.full(len(safe), np.inf)
     answer = np.zeros(len(safe), dtype=int)
     for p in range(1, longest + 1):
@@ -605,7 +608,8 @@ def pair_step(u: ArrayLike, q: ArrayLike, ratio: ArrayLike, depth: int) -> np.nd
     [-0.25, 1.0]
     """
     depth, ratio = validate.integer("depth", depth, least=2, most=1000), _ratio(ratio)
-    u, q = np.atleast_1d(validate.real("u", u)), np.atleast_1d(validate.positive("q", q))
+    u = np.atleast_1d(validate.cast("u", u, validate.real("u", u), float))
+    q = np.atleast_1d(validate.cast("q", q, validate.positive("q", q), float))
     if u.ndim != 1 or q.ndim != 1 or 1 not in (u.size, q.size) and u.size != q.size:
         raise ValueError(f"u, q: got shapes {u.shape}, {q.shape}, needs one dimension, and the same length or one")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -622,7 +626,7 @@ def _row(name, array):
 
 
 def _ratio(value):
-    ratio = validate.real("ratio", value)
+    ratio = validate.cast("ratio", value, validate.real("ratio", value), float)
     if ratio.ndim or not 0 < ratio < 1:
         raise ValueError(f"ratio: got {value!r}, needs a number between 0 and 1")
     return float(ratio)
@@ -679,7 +683,7 @@ def pair_exponent(
     True
     """
     depth = validate.integer("depth", depth, least=2, most=1000)
-    q = _row("q", validate.positive("q", q))
+    q = _row("q", validate.cast("q", q, validate.positive("q", q), float))
     ratio, steps = _ratio(ratio), validate.integer("steps", steps, least=1)
     transient, seed = validate.integer("transient", transient, least=0), validate.integer("seed", seed, least=0)
     x = np.random.default_rng(seed).standard_normal((2, q.size, depth, 1))
@@ -725,7 +729,8 @@ def pair_limit(depth: int, q: float, orbit: np.ndarray) -> float:
     >>> round(pair_limit(2, 2.5, [1.0]), 5)
     0.6
     """
-    depth, orbit = validate.integer("depth", depth, least=2, most=1000), _row("orbit", validate.real("orbit", orbit))
+    depth = validate.integer("depth", depth, least=2, most=1000)
+    orbit = _row("orbit", validate.cast("orbit", orbit, validate.real("orbit", orbit), float))
     rates = np.full(orbit.shape, validate.number("q", q, sign="> 0"))
     if np.any(np.abs(orbit) > FAR):
         raise ValueError(f"orbit: got {validate.short(orbit)}, needs layer values in units of the minimum, at most {FAR}")
@@ -782,6 +787,7 @@ def network_scan(
         "sharpness": lambda w: hessian.sharpness(w, M),
     }
     rates = _row("learning_rates", validate.positive("learning_rates", learning_rates))
+    validate.cast("learning_rates", learning_rates, rates, W.dtype)
     keep = validate.integer("keep", keep, least=1)
     run = descent.descend(W, M, rates, steps, keep=keep, observe=watch)
     product = run.observed["product"]

@@ -121,9 +121,9 @@ def descend(s: ArrayLike, target: ArrayLike, learning_rate: ArrayLike, steps: in
     rates = validate.positive("learning_rate", learning_rate)
     steps = validate.integer("steps", steps, least=0)
     first = 0 if keep is None else max(0, steps + 1 - validate.integer("keep", keep, least=1))
-    shape = rates.shape + s.shape[:-2]
+    dtype, shape = np.result_type(s, rates), rates.shape + s.shape[:-2]
     rates = np.broadcast_to(rates.reshape(rates.shape + (1,) * s.ndim), shape + (1, 1))
-    s = np.broadcast_to(s, shape + s.shape[-2:]).copy()
+    s = np.broadcast_to(s, shape + s.shape[-2:]).astype(dtype)
     record = []
     with np.errstate(over="ignore", invalid="ignore"):
         for t in range(steps + 1):
@@ -382,13 +382,14 @@ def periods(values: ArrayLike, *, largest: int = 16, tolerance: float = 1e-7) ->
         raise ValueError(f"values: got {validate.short(values)}, needs real numbers (infinite where a run diverged)")
     if states.ndim < 2 or states.shape[-2] < 2 * largest:
         raise ValueError(f"values: got shape {states.shape}, needs (..., T, d), T at least 2 * largest = {2 * largest}")
-    states = np.moveaxis(states.astype(float), -2, -1)
+    states = np.moveaxis(states, -2, -1)
     rows = states.reshape(-1, states.shape[-1])
     return bifurcation.period(rows, longest=largest, tolerance=tolerance).reshape(states.shape[:-1])
 
 
 def _targets(singular_values):
-    values = np.atleast_1d(validate.positive("singular_values", singular_values)).astype(float)
+    values = validate.positive("singular_values", singular_values)
+    values = np.atleast_1d(validate.cast("singular_values", singular_values, values, float))
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"singular_values: got shape {values.shape}, needs a list of at least one number")
     return values
@@ -400,7 +401,8 @@ def _checked(s, target):
         raise ValueError(f"s: got shape {s.shape}, needs (..., L, d) with L >= 1 and d >= 1")
     if target.shape != s.shape[-1:]:
         raise ValueError(f"target: got shape {target.shape}, needs {s.shape[-1:]} to match s")
-    return s, target
+    dtype = np.result_type(s, target)  # that of the result: no product is lost in a narrower one
+    return s.astype(dtype, copy=False), target.astype(dtype, copy=False)
 
 
 def _products(s):

@@ -187,4 +187,4 @@ def _checked(target, depth, scale, start, single=False):
             f"scale: got {validate.short(scale)} with target {validate.short(target)}, needs less than "
             "target ** (1 / depth), else there is no saddle to leave"
         )
-    return (float(m), depth, float(alpha)) if single else (m, depth, alpha)
+    return (validate.number("target", target), depth, validate.number("scale", scale)) if single else (m, depth, alpha)

@@ -48,9 +48,22 @@ def _checked(check, name, value):
     return value if isinstance(value, (int, float)) else array
 
 
-def _finite(array, name, value, what):
-    """Return the array unless a number in it overflowed."""
-    if not np.all(np.isfinite(array)):
+def _in_one_dtype(s, target, learning_rate):
+    """Check the numbers of a step and return them in the dtype of its result; none may be lost there."""
+    given = {
+        "target": _checked(validate.positive, "target", target),
+        "learning_rate": _checked(validate.positive, "learning_rate", learning_rate),
+        "s": _checked(validate.real, "s", s),
+    }
+    dtype = np.result_type(*given.values())
+    dtype = np.dtype(float) if dtype.kind != "f" else dtype
+    target, learning_rate, s = (validate.cast(name, x, x, dtype) for name, x in given.items())
+    return s, target, learning_rate
+
+
+def _finite(array, name, value, what, *, positive=False):
+    """Return the array unless a number in it overflowed or, of positive ones, became zero."""
+    if not np.all(np.isfinite(array)) or (positive and np.any(array == 0)):
         raise ValueError(
             f"{name}: got {value}, needs numbers for which {what} is within the range of its floats, at this depth"
         )
@@ -83,8 +96,8 @@ def step(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) 
     Raises
     ------
     ValueError
-        If an argument is not finite, `target` or `learning_rate` is not positive, `depth` is below 2, or `s` is so large
-        that the step overflows.
+        If an argument is not finite, `target` or `learning_rate` is not positive, `depth` is below 2, `s` is so large that
+        the step overflows, or a number is zero or infinite in the dtype of the result: in float32 a rate of 1e-60 is zero.
 
     Notes
     -----
@@ -98,11 +111,9 @@ def step(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) 
     2.0
     """
     depth = validate.integer("depth", depth, least=2)
-    target = _checked(validate.positive, "target", target)
-    learning_rate = _checked(validate.positive, "learning_rate", learning_rate)
-    s = _checked(validate.real, "s", s)
+    s, target, learning_rate = _in_one_dtype(s, target, learning_rate)
     with np.errstate(over="ignore", invalid="ignore"):
-        lower = np.asarray(s) ** (depth - 1)
+        lower = s ** (depth - 1)
         new = s + learning_rate * (target - lower * s) * lower
     return _finite(new, "s", s, "the step")
 
@@ -167,23 +178,19 @@ def orbit(
     ([[1.116063, 0.814552], [inf, inf]], [False, True])
     """
     depth = validate.integer("depth", depth, least=2, most=_DEEPEST)
-    target = _checked(validate.positive, "target", target)
-    rate = _checked(validate.positive, "learning_rate", learning_rate)
-    s = _checked(validate.real, "s", s)
+    given = _in_one_dtype(s, target, learning_rate)
     steps = validate.integer("steps", steps, least=0)
     keep = steps + 1 if keep is None else min(validate.integer("keep", keep, least=1), steps + 1)
-    dtype = np.result_type(s, target, rate)
-    dtype = np.dtype(float) if dtype.kind != "f" else dtype
+    dtype = given[0].dtype
     try:
-        shape = np.broadcast_shapes(np.shape(s), np.shape(target), np.shape(rate))
+        shape = np.broadcast_shapes(*(x.shape for x in given))
     except ValueError:
         raise ValueError(
-            f"s: got shape {np.shape(s)}, which does not broadcast with those of target and rate"
+            f"s: got shape {given[0].shape}, which does not broadcast with those of target and learning_rate"
         ) from None
     validate.storable("keep", (keep,) + shape)
     run = _compiled(compiled, dtype) if validate.flag("compiled", compiled) else _orbits
-    given = {"s": s, "target": target, "learning_rate": rate}
-    flat = [np.broadcast_to(validate.cast(name, x, x, dtype), shape).reshape(-1) for name, x in given.items()]
+    flat = [np.broadcast_to(x, shape).reshape(-1) for x in given]
     states, diverged_at = np.empty((keep, flat[0].size), dtype), np.full(flat[0].size, -1)
     with np.errstate(over="ignore", invalid="ignore"):
         run(*flat, depth, steps, states, diverged_at)
@@ -256,17 +263,21 @@ def slope(s: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike)
     -1.5
     """
     depth = validate.integer("depth", depth, least=2)
-    target = _checked(validate.positive, "target", target)
-    learning_rate = _checked(validate.positive, "learning_rate", learning_rate)
-    s = _checked(validate.real, "s", s)
+    s, target, learning_rate = _in_one_dtype(s, target, learning_rate)
     with np.errstate(over="ignore", invalid="ignore"):
-        lower = np.asarray(s) ** (depth - 2)
+        lower = s ** (depth - 2)
         slopes = 1 + learning_rate * lower * ((depth - 1) * target - (2 * depth - 1) * lower * s * s)
     return _finite(slopes, "s", s, "the slope")
 
 
 def sharpness_at_minimum(target: ArrayLike, depth: int) -> np.ndarray:
     r"""Sharpness of the balanced minimum, :math:`S = L\,m^{2-2/L}`.
+
+    Raises
+    ------
+    ValueError
+        If `target` is not finite and positive, `depth` is below 2, or the sharpness is infinite or zero in the dtype of
+        the target.
 
     Examples
     --------
@@ -276,11 +287,16 @@ def sharpness_at_minimum(target: ArrayLike, depth: int) -> np.ndarray:
     depth = validate.integer("depth", depth, least=2)
     with np.errstate(over="ignore"):
         sharpness = depth * validate.positive("target", target) ** (2 - 2 / depth)
-    return _finite(sharpness, "target", target, "the sharpness")
+    return _finite(sharpness, "target", target, "the sharpness", positive=True)
 
 
 def relative_rate(target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np.ndarray:
     r"""Learning rate in units of the inverse sharpness, :math:`q = \eta S = \eta L\,m^{2-2/L}`; the edge is ``q = 2``.
+
+    Raises
+    ------
+    ValueError
+        As `sharpness_at_minimum`, if `learning_rate` is not finite and positive, or if q is infinite or zero.
 
     Examples
     --------
@@ -290,7 +306,7 @@ def relative_rate(target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np
     rate, sharpness = validate.positive("learning_rate", learning_rate), sharpness_at_minimum(target, depth)
     with np.errstate(over="ignore"):
         q = rate * sharpness
-    return _finite(q, "learning_rate", learning_rate, "eta S")
+    return _finite(q, "learning_rate", learning_rate, "eta S", positive=True)
 
 
 def _log_cosh(y):
@@ -377,8 +393,8 @@ def branch(t: ArrayLike, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 def _branch_slopes(t, depth):
     """Slopes of the map at the low and the high point of the cycle with parameter ``t``."""
     t = np.asarray(t, dtype=float)
-    z, down = np.exp(2 * t), np.exp(-2 * (depth - 1) * t)
-    # L (1 + z^(L-1)) / (1 + z + ... + z^(L-1)) = 2 cosh((L-1)t) (sinh(t)/t) / (sinh(Lt)/(Lt))
+    down = np.exp(-2 * (depth - 1) * t)
+    # with z = exp(2t): L (1 + z^(L-1)) / (1 + z + ... + z^(L-1)) = 2 cosh((L-1)t) (sinh(t)/t) / (sinh(Lt)/(Lt))
     weight = 2 * np.exp(_log_cosh((depth - 1) * t) + _log_sinh_ratio(t)[0] - _log_sinh_ratio(depth * t)[0])
     at_low = 1 + (depth - 1) * np.expm1(2 * t) - weight * down
     at_high = 1 + (depth - 1) * np.expm1(-2 * t) - weight / down
@@ -514,7 +530,7 @@ def two_cycle(target: float, depth: int, learning_rate: float) -> TwoCycle:
     _reject_past_divergence(q, depth, learning_rate, "a two-cycle amid bounded orbits")
     t = branch_parameter(q, depth)
     _, low, high = branch(t, depth)
-    size = np.asarray(target, dtype=float) ** (1 / depth)
+    size = validate.cast("target", target, target, float) ** (1 / depth)
     return TwoCycle(
         low=_plain(size * low), high=_plain(size * high), multiplier=branch_multiplier(t, depth), t=t, q=_plain(q)
     )
@@ -563,7 +579,7 @@ def sharpness_on_cycle(target: float, depth: int, learning_rate: float) -> Cycle
     """
     cycle = two_cycle(target, depth, learning_rate)
     at_low, at_high = _branch_slopes(cycle.t, depth)
-    rate = np.asarray(learning_rate, dtype=float)
+    rate = validate.cast("learning_rate", learning_rate, learning_rate, float)
     return CycleSharpness(at_low=_plain((1 - at_low) / rate), at_high=_plain((1 - at_high) / rate))
 
 
@@ -723,6 +739,16 @@ def window(depth: int) -> Window:
     return _window(depth)
 
 
+def _start(start, size):
+    """The first layer value in units of the minimum; one that is zero there would stay at the saddle."""
+    values = validate.real("start", start)
+    with np.errstate(over="ignore"):
+        u = values / size
+    if np.any((u == 0) & (values != 0)):
+        raise ValueError(f"start: got {validate.short(start)}, which is zero in units of the minimum")
+    return u
+
+
 def lyapunov(
     target: ArrayLike,
     depth: int,
@@ -764,14 +790,15 @@ def lyapunov(
     True
     """
     depth = validate.integer("depth", depth, least=2)
-    q = np.asarray(relative_rate(target, depth, learning_rate), dtype=float)
+    q = validate.cast("learning_rate", learning_rate, relative_rate(target, depth, learning_rate), float)
     _reject_past_divergence(q, depth, learning_rate, "a bounded orbit")
     steps, transient = validate.integer("steps", steps, least=1), validate.integer("transient", transient, least=0)
-    size = np.asarray(target, dtype=float) ** (1 / depth)
-    u = np.full(q.shape, 0.7) if start is None else validate.real("start", start) / size + np.zeros(q.shape)
+    size = validate.cast("target", target, target, float) ** (1 / depth)
+    u = np.full(q.shape, 0.7) if start is None else _start(start, size) + np.zeros(q.shape)
     total = np.zeros(q.shape)
     for index in range(transient + steps):
-        u, factor = _advance(u, q, depth)
+        with np.errstate(over="ignore", invalid="ignore"):  # an orbit that leaves is reported below
+            u, factor = _advance(u, q, depth)
         if index >= transient:
             total = total + np.log(np.maximum(np.abs(factor), 1e-300))
         if not np.all(np.abs(u) < 1e3):

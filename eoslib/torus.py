@@ -60,7 +60,7 @@ def _times(P, R, order):
             if i + j + k + l <= order:
                 key = i + k, j + l
                 out[key] = out[key] + x * y if key in out else x * y
-    return {k: v for k, v in out.items() if not v.zero()}
+    return out
 
 
 def _plus(*parts):
@@ -81,10 +81,11 @@ class _Model:
     """The two-step map around the cycle with low value a, at the threshold."""
 
     def __init__(self, a):
+        zero = a - a
         n = 3 - a * a - 1 / (a * a)
-        self.number = lambda p, q=0 * a: _Number(p + 0 * a, q, -n)
+        self.number = lambda p, q=zero: _Number(p + zero, q, -n)
         self.n, self.a, self.one = n, a, self.number(1)
-        self.J = self.number(0, 0 * a + 1)
+        self.J = self.number(0, zero + 1)
         # two steps turn (b X, y) by theta: cos theta = 2 n - 1, sin theta = 2 b (1/a - a)
         self.multiplier = self.number(2 * n - 1, 2 * (1 / a - a))
 
@@ -106,15 +107,11 @@ class _Model:
     def two(self, w, order):
         return self.step(self.step(w, order), order)
 
-    def diagonal_block(self):
-        """Linearisation of two steps in the diagonal entries (w_11, w_22 / b)."""
-        zero, block = self.number(0), []
-        for k in (0, 3):
-            w = [{(0, 0): self.number(self.a)}, {}, {}, {(0, 0): self.one}]
-            w[k] = _plus(w[k], {(1, 0): self.one})
-            moved = self.two(w, 1)
-            block.append((moved[0].get((1, 0), zero), moved[3].get((1, 0), zero)))
-        return block  # columns
+    def multiplier_of(self, entry):
+        """Multiplier of two steps in w_11 (entry 0) or w_22 / b (entry 3); the diagonal entries do not mix."""
+        w = [{(0, 0): self.number(self.a)}, {}, {}, {(0, 0): self.one}]
+        w[entry] = _plus(w[entry], {(1, 0): self.one})
+        return self.two(w, 1)[entry][1, 0]
 
 
 def quintic(a: Any) -> tuple:
@@ -152,65 +149,47 @@ def quintic(a: Any) -> tuple:
         {(0, 0): model.one},
     ]
     linear, lam = model.two(surface, 1), model.multiplier
-    if not (linear[1][1, 0] - lam).zero():
-        lam = lam.conjugate()
     if not ((linear[1][1, 0] - lam).zero() and (linear[2][1, 0] + lam * J).zero()):
         raise ArithmeticError("the linear part is not a turn")
-    maps, kept = ({(1, 0): lam}, {(0, 1): lam.conjugate()}), {}
-    for order in range(2, 6):
-        maps = _next_order(model, surface, maps, order, lam, kept)
-    if not kept[3].zero():
-        raise ArithmeticError("the third-order coefficient is not zero")
-    value = lam.conjugate() * kept[5]
+    for order in (2, 3, 4):
+        _next_order(model, surface, order)
+    value = lam.conjugate() * _along_and_against(model, model.two(surface, 5), (3, 2))[0]
     unit = 1 / (a * a * model.n * model.n)  # b |zeta| sqrt(a) is the geometric mean of the phases
     return model.n, value.p * unit, value.q * unit * lam.q * model.n  # Im = q b, sin theta = (part of lambda) b
 
 
-def _next_order(model, surface, maps, order, lam, kept):
-    """Solve one more order; extends `surface` in place and returns the map on it, keeping the resonant terms."""
-    zero, minus, half, J = model.number(0), model.number(-1), model.number(model.one.p / 2), model.J
-    columns, bar = model.diagonal_block(), lam.conjugate()
-    powers = [[{(0, 0): model.one}], [{(0, 0): model.one}]]
-    for base, run in zip(maps, powers):
-        for _ in range(order):
-            run.append(_times(run[-1], base, order))
+def _next_order(model, surface, order):
+    r"""Solve the terms of order 2, 3 or 4 of the invariant surface, in place.
 
-    def composed(P):
-        return _plus({}, *(_scale(x, _times(powers[0][i], powers[1][j], order)) for (i, j), x in P.items()))
-
-    moved = model.two(surface, order)
-    rest = [_plus(f, _scale(minus, composed(P))) for f, P in zip(moved, surface)]
-    new = dict(maps[0]), dict(maps[1])
+    The map on it is the turn alone so far: at third order all terms can be solved, the resonant one too, since its
+    coefficient is zero. So a term of the surface takes the factor :math:`\lambda^i\bar\lambda^j`, and nothing else reaches it.
+    """
+    lam = model.multiplier
+    bar, moved = lam.conjugate(), model.two(surface, order)
     for i in range(order + 1):
-        j, key, factor = order - i, (i, order - i), model.one
-        for unit in [lam] * i + [bar] * j:
+        key, factor = (i, order - i), model.one
+        for unit in [lam] * i + [bar] * (order - i):
             factor = factor * unit
-        e = [part.get(key, zero) for part in rest]
         if order % 2 == 0:
-            surface[0][key], surface[3][key] = _solve(columns, factor, e[0], e[3])
+            for entry in (0, 3):
+                surface[entry][key] = moved[entry][key] * (factor - model.multiplier_of(entry)).inverse()
             continue
-        along, against = half * (e[1] - e[2] * J.inverse()), half * (e[1] + e[2] * J.inverse())
-        if i == j + 1:
-            new[0][key] = kept[order] = along
-            along = zero
-        if j == i + 1:
-            new[1][key], against = against, zero
+        along, against = _along_and_against(model, moved, key)
+        if key == (2, 1) and not along.zero():
+            raise ArithmeticError("the third-order coefficient is not zero")
         along = along if along.zero() else along * (factor - lam).inverse()
         against = against if against.zero() else against * (factor - bar).inverse()
-        surface[1][key], surface[2][key] = along + against, (against - along) * J
-    return new
+        surface[1][key], surface[2][key] = along + against, (against - along) * model.J
 
 
-def _solve(columns, factor, first, second):
-    """(factor - D)^(-1) (first, second) for the 2 x 2 matrix D with these columns."""
-    (p, r), (q, s) = columns
-    p, s = factor - p, factor - s
-    det = (p * s - q * r).inverse()
-    return (s * first + q * second) * det, (r * first + p * second) * det
+def _along_and_against(model, moved, key):
+    """A term of (X, y) as multiples of (1, -J), which turns with lambda, and (1, J), which turns with its conjugate."""
+    half, y = (model.one + model.one).inverse(), moved[2][key] * model.J.inverse()
+    return half * (moved[1][key] - y), half * (moved[1][key] + y)
 
 
 def _horner(coefficients, n):
-    total = 0 * n
+    total = 0
     for e in coefficients:
         total = total * n + e
     return total

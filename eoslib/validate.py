@@ -87,7 +87,7 @@ def number(name: str, value: Any, *, sign: str = "") -> float:
     Raises
     ------
     ValueError
-        If `value` is an array, not real, not finite, or not of that sign.
+        If `value` is an array, not real, not finite, not of that sign, or zero or infinite as a ``float``.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def number(name: str, value: Any, *, sign: str = "") -> float:
     array = real(name, value, need=need)
     if array.ndim or (sign == "> 0" and array <= 0) or (sign == ">= 0" and array < 0):
         raise ValueError(f"{name}: got {short(value)}, {need}")
-    return float(array)
+    return float(cast(name, value, array, float))
 
 
 def positive(name: str, value: Any, *, zero: bool = False) -> np.ndarray:
@@ -200,9 +200,12 @@ def cast(name: str, value: Any, array: Any, dtype: Any) -> np.ndarray:
     ...
     ValueError: learning_rate: got 1e-60, which is zero in float32, the dtype of the run
     """
+    array = np.asarray(array)
+    if array.dtype == dtype:
+        return array
     with np.errstate(over="ignore", under="ignore"):
-        result = np.asarray(array).astype(dtype)
-    for word, lost in (("zero", (result == 0) & (np.asarray(array) != 0)), ("infinite", abs(result) == np.inf)):
+        result = array.astype(dtype)
+    for word, lost in (("zero", (result == 0) & (array != 0)), ("infinite", abs(result) == np.inf)):
         if np.any(lost):
             raise ValueError(f"{name}: got {short(value)}, which is {word} in {result.dtype}, the dtype of the run")
     return result

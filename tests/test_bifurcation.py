@@ -383,3 +383,51 @@ def test_periods_by_hand():
     bad[0, 5] = np.inf
     assert bifurcation.period(bad).tolist() == [0, 1] and bifurcation.period(np.ones((1, 32), int)).tolist() == [1]
     assert bifurcation.period((1 + 1e-7 * np.arange(32))[None]).tolist() == [1]
+
+
+# -- narrow and wide floats -------------------------------------------------------------------------------------------
+def test_narrow_floats_are_computed_as_floats():
+    """What is made of an array in float16 or float32 is what is made of the same numbers in float64."""
+    for dtype in (np.float16, np.float32):
+        q, u = np.array([2.2, 2.7], dtype), np.array([0.83, 1.1], dtype)
+        wide = q.astype(float)
+        assert np.array_equal(bifurcation.rate(q, 3), bifurcation.rate(wide, 3))
+        assert np.array_equal(bifurcation.critical_orbit(q, 3, 2), bifurcation.critical_orbit(wide, 3, 2))
+        mine, other = (bifurcation.scan(3, x, steps=30, keep=2) for x in (q, wide))
+        assert mine.q.dtype == float and np.array_equal(mine.orbits, other.orbits)
+        assert np.array_equal(bifurcation.pair_step(u, q, 0.6, 3), bifurcation.pair_step(u.astype(float), wide, 0.6, 3))
+        exponents = [bifurcation.pair_exponent(3, x, 0.6, steps=20, transient=0) for x in (q, wide)]
+        assert np.array_equal(*exponents)
+    for dtype in (np.float16, np.longdouble):
+        assert bifurcation.pair_limit(2, 2.5, np.ones(1, dtype)) == bifurcation.pair_limit(2, 2.5, [1.0])
+    # a rate of 6e-8, the least of float16, is zero there when it is divided by four layers; here it moves a rotation
+    assert np.all(np.diagonal(bifurcation.pair_step([1.0], np.float16([6e-8]), 0.5, 4)[0, 0]) < 1)
+
+
+@pytest.mark.parametrize("huge", [1.7e308, np.array([1.5, 1.7e308])])
+def test_an_overshoot_whose_rate_overflows_is_refused(huge):
+    with pytest.raises(ValueError, match="^overshoot: got .*, needs numbers whose result is within the floating range"):
+        bifurcation.rate(huge, 3)
+    assert bifurcation.rate(mpmath.mpf("1e400"), 2) > mpmath.mpf("2.9e400")  # 3 r - 2
+
+
+def test_what_a_wider_or_narrower_dtype_loses_is_refused():
+    with pytest.raises(ValueError, match="^learning_rates: got .*, which is zero in float32, the dtype of the run"):
+        bifurcation.network_scan(ONE.astype(np.float32), np.eye(1, dtype=np.float32), [0.5, 1e-60], 9, 1)
+    if np.finfo(np.longdouble).max == np.finfo(float).max:
+        return
+    tiny, huge = np.longdouble("1e-4000"), np.longdouble("1e4000")
+    for call, words in (
+        (lambda: bifurcation.rate(huge, 2), "^overshoot: got .*, which is infinite in float64"),
+        (lambda: bifurcation.overshoot(huge, 2), "^q: got .*, which is infinite in float64"),
+        (lambda: bifurcation.scan(2, [tiny]), "^q: got .*, which is zero in float64"),
+        (lambda: bifurcation.pair_step([tiny], [2.0], 0.5, 2), "^u: got .*, which is zero in float64"),
+        (lambda: bifurcation.pair_step([1.0], [tiny], 0.5, 2), "^q: got .*, which is zero in float64"),
+        (lambda: bifurcation.pair_step([1.0], [2.0], tiny, 2), "^ratio: got .*, which is zero in float64"),
+        (lambda: bifurcation.pair_exponent(2, [tiny], 0.5), "^q: got .*, which is zero in float64"),
+        (lambda: bifurcation.pair_limit(2, 2.5, [tiny]), "^orbit: got .*, which is zero in float64"),
+        (lambda: bifurcation.feigenbaum([tiny, 1.0, 1.5]), "^rates: got .*, which is zero in float64"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+    assert bifurcation.period(tiny * np.resize([1.0, 2.0], (1, 32))).tolist() == [2]

@@ -360,3 +360,33 @@ def test_the_ratio_itself_is_excluded_and_order_does_not_matter():
 def test_refusals_name_the_argument(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_no_product_is_lost_in_a_narrower_dtype_than_the_result():
+    """Layers of 1e-30 in float32 beside a target in float64: products of two and three of them are 1e-60 and 1e-90."""
+    s = np.full((3, 1), 1e-30, np.float32)
+    size = float(s[0, 0])
+    assert_allclose(diagonal.gradient(s, [2.0]), -2 * size**2, rtol=1e-14)
+    H = diagonal.hessian_blocks(s, [2.0])
+    assert_allclose(H[0], -2 * size * (1 - np.eye(3)) + size**4, rtol=1e-14)
+    run = diagonal.descend(s, [2.0], 0.5, 1)
+    assert_allclose(run.coordinates[:, 0], [size**3, (size + size**2) ** 3], rtol=1e-14)
+    assert run.weights.dtype == np.float64
+    narrow = diagonal.descend(np.ones((2, 1), np.float32), np.float32([2.0]), np.float32(0.1), 2)
+    assert narrow.weights.dtype == narrow.coordinates.dtype == np.float32
+    wide = diagonal.descend(np.ones((2, 1), np.float32), np.float32([2.0]), 0.1, 2)
+    assert wide.weights.dtype == np.float64  # that of the rate; 1 + 0.1 is not rounded to float32
+    assert_allclose(wide.coordinates[1, 0], 1.1**2, rtol=1e-15)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+def test_long_doubles_out_of_the_range_of_floats():
+    tiny = np.longdouble("1e-4000")
+    for call, words in (
+        (lambda: diagonal.most_together([1.0, tiny], 2), "^singular_values: got .*, which is zero in float64"),
+        (lambda: diagonal.multipliers([1.0], 2, tiny), "^learning_rate: got .*, which is zero in float64"),
+        (lambda: diagonal.initialise("balanced", depth=1, width=1, scale=tiny), "^scale: got .*, which is zero in"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+    assert diagonal.periods(tiny * np.resize([1.0, 2.0], (32, 1))).tolist() == [2]

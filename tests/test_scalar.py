@@ -353,11 +353,66 @@ def test_compiled_orbits_are_the_plain_ones(depth):
     np.testing.assert_allclose([b.min(), b.max()], [a.min(), a.max()], atol=0.01)  # the ends are sampled
 
 
-@pytest.mark.parametrize(("name", "value", "word"), [("s", 1e-60, "zero"), ("target", 1e60, "infinite")])
-def test_orbits_refuse_what_their_dtype_has_not(name, value, word):
-    arguments = {"s": np.float32(0.5), "target": 1.0, "learning_rate": np.float32(0.1)} | {name: value}
-    with pytest.raises(ValueError, match=f"^{name}: got .*, which is {word} in float32"):
-        scalar.orbit(depth=3, steps=5, **arguments)
+@pytest.mark.parametrize(("value", "word"), [(1e-60, "zero"), (1e60, "infinite")])
+@pytest.mark.parametrize("name", ["s", "target", "learning_rate"])
+def test_what_the_dtype_of_the_result_has_not_is_refused(name, value, word):
+    """A rate of 1e-60 is zero in float32: an orbit with it would stand still without a word."""
+    arguments = {"s": np.float32([0.5]), "target": np.float32(1.0), "learning_rate": np.float32(0.1)} | {name: value}
+    for call in (scalar.step, scalar.slope, lambda **k: scalar.orbit(steps=5, **k)):
+        with pytest.raises(
+            ValueError, match=rf"^{name}: got {value:.0e}, which is {word} in float32".replace("+", r"\+")
+        ):
+            call(depth=3, **arguments)
+    wide = arguments | {"s": np.float64(arguments["s"])}
+    if name != "s" and value < 1:
+        small = scalar.step(depth=2, **(wide | {"target": value, "learning_rate": 1.0}))  # 0.5 + (m - 0.25) 0.5
+        assert small == 0.375
+
+
+def test_the_sharpness_of_a_tiny_target_is_no_zero():
+    """1e-300^(4/3) is below the range of floats, 1e-36^(4/3) below that of float32."""
+    for target in (1e-300, [1.0, 1e-300], np.float32(1e-36)):
+        with pytest.raises(ValueError, match="^target: got .* the sharpness is within the range"):
+            scalar.sharpness_at_minimum(target, 3)
+        with pytest.raises(ValueError, match="^target: got .* the sharpness is within the range"):
+            scalar.relative_rate(target, 3, 1.0)
+    with pytest.raises(ValueError, match="^learning_rate: got 1e-200, .* eta S is within the range"):
+        scalar.relative_rate(1e-200, 2, 1e-200)
+    assert scalar.sharpness_at_minimum(1e-300, 2) == 2e-300 and scalar.relative_rate(1e-300, 2, 1e299) == 0.2
+
+
+WIDE = pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+
+
+@WIDE
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda tiny, rate: scalar.two_cycle(tiny, 2, 1.1 / tiny), "^target: got .*, which is zero in float64"),
+        (lambda tiny, rate: scalar.lyapunov(tiny, 2, 1.1 / tiny), "^target: got .*, which is zero in float64"),
+        (lambda tiny, rate: scalar.lyapunov(1.0, 2, tiny), "^learning_rate: got .*, which is zero in float64"),
+        # S = 3 * 1e400 at a target of 1e300
+        (
+            lambda tiny, rate: scalar.sharpness_on_cycle(np.longdouble(1e300), 3, rate),
+            "^learning_rate: got .*, which is zero",
+        ),
+    ],
+)
+def test_long_doubles_out_of_the_range_of_floats_are_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(np.longdouble("1e-4000"), np.longdouble("7.3e-401"))
+
+
+def test_a_start_that_is_lost_in_units_of_the_minimum_is_refused():
+    """The minimum is at 1e150; a start at 1e-300 would be exactly at the saddle, and stay there."""
+    with pytest.raises(ValueError, match="^start: got 1e-300, which is zero in units of the minimum"):
+        scalar.lyapunov(1e300, 2, 1.1e-300, start=1e-300)
+    with pytest.raises(ValueError, match=r"^start: got \[1e-300, 1e\+150\], which is zero in units"):
+        scalar.lyapunov(1e300, 2, [1.1e-300, 1.1e-300], start=[1e-300, 1e150])
+    with pytest.raises(ValueError, match=r"^start: got 1e\+200, needs a value whose orbit stays bounded"):
+        scalar.lyapunov(1e-300, 2, 1.1e300, start=1e200)
+    # a start at the saddle itself is what it is: the slope there is 1 + q / 2 for two layers
+    assert scalar.lyapunov(1.0, 2, 1.1, start=0.0, steps=3, transient=0) == pytest.approx(np.log(2.1), rel=1e-14)
 
 
 def test_orbits_keep_their_dtype():

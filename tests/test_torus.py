@@ -88,7 +88,26 @@ def test_law_is_the_normal_form_in_numbers(ratio):
 
 
 def test_a_map_that_does_not_turn_is_refused(monkeypatch):
-    """It does not happen; it is seen if one step is taken for two."""
-    monkeypatch.setattr(torus._Model, "two", lambda self, w, order: self.step(w, order))
-    with pytest.raises(ArithmeticError, match="the linear part is not a turn"):
+    """It does not happen; it is seen if one step is taken for two, or if the second of the two turning entries is wrong."""
+    two = torus._Model.two
+    for wrong in (
+        lambda self, w, order: self.step(w, order),
+        lambda self, w, order: [torus._scale(self.number(1 + (k == 2)), x) for k, x in enumerate(two(self, w, order))],
+    ):
+        monkeypatch.setattr(torus._Model, "two", wrong)
+        with pytest.raises(ArithmeticError, match="the linear part is not a turn"):
+            torus.quintic(Fraction(2, 3))
+
+
+def test_a_third_order_coefficient_is_refused(monkeypatch):
+    """It does not happen either; the fifth order is solved as if there were none."""
+    monkeypatch.setattr(torus, "_along_and_against", lambda model, moved, key: (model.one, model.number(0)))
+    with pytest.raises(ArithmeticError, match="the third-order coefficient is not zero"):
         torus.quintic(Fraction(2, 3))
+
+
+def test_products_of_polynomials_by_hand():
+    P = {(0, 0): 2, (1, 0): 3, (0, 1): 5}
+    assert torus._times(P, {(0, 0): 7, (1, 1): 11}, 2) == {(0, 0): 14, (1, 0): 21, (0, 1): 35, (1, 1): 22}
+    assert torus._times(P, P, 2) == {(0, 0): 4, (1, 0): 12, (0, 1): 20, (2, 0): 9, (1, 1): 30, (0, 2): 25}
+    assert torus._times({(2, 1): 1}, {(0, 3): 1}, 5) == {} and torus._times({(2, 1): 1}, {(0, 2): 1}, 5) == {(2, 3): 1}

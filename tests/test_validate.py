@@ -75,10 +75,23 @@ def test_arrays_of_one_sign():
 def test_what_the_dtype_of_a_run_can_hold():
     assert validate.cast("x", [0, 1], [0.0, 1.0], np.float32).dtype == np.float32
     assert validate.cast("x", 0.1, 0.1, object) == 0.1
+    same = np.ones(2)
+    assert validate.cast("x", same, same, float) is same
+    assert validate.cast("x", [2], np.array([2]), float).dtype == np.float64  # whole numbers
     for value, array, word in ((1e-60, 1e-60, "zero"), (1e60, [1.0, -1e60], "infinite")):
+        with np.errstate(all="raise"):  # whatever the caller has set
+            refused(
+                lambda: validate.cast("x", value, array, np.float32),
+                f"x: got {value}, which is {word} in float32, the dtype of the run",
+            )
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+def test_one_number_within_the_range_of_floats():
+    for text, word in (("1e-4000", "zero"), ("1e4000", "infinite"), ("-1e4000", "infinite")):
+        value = np.longdouble(text)
         refused(
-            lambda: validate.cast("x", value, array, np.float32),
-            f"x: got {value}, which is {word} in float32, the dtype of the run",
+            lambda: validate.number("x", value), f"x: got {value!r}, which is {word} in float64, the dtype of the run"
         )
 
 
@@ -177,6 +190,11 @@ def test_weights_of_torch_and_of_objects():
     refused(lambda: validate.weights(np.ones((3, 2, 2)), M), "M: got Tensor, needs what W is, ndarray")
     refused(lambda: validate.weights(W.int()), "W: got a tensor of torch.int32, needs a floating dtype")
     refused(lambda: validate.weights(W / 0), "W: got entries that are not finite, needs finite numbers")
+    one = W.clone()
+    one[2, 1, 1] = np.nan
+    refused(lambda: validate.weights(one), "W: got entries that are not finite, needs finite numbers")
+    parameter = torch.nn.Parameter(W, requires_grad=False)  # a tensor whose class is in a module of its own
+    assert validate.weights(parameter, M)[0] is parameter
     exact = np.full((1, 1, 1), fractions.Fraction(1, 3), dtype=object)
     assert validate.weights(exact)[0] is exact
     for bad in (np.inf, "a", None):
