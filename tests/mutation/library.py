@@ -136,6 +136,7 @@ class Mutation:
             warnings.simplefilter("ignore")
             cov.start()
             for item in items:
+                self.forget()
                 cov.switch_context(item.nodeid)
                 began, self.failed = time.process_time(), False
                 self.run(item)
@@ -145,6 +146,12 @@ class Mutation:
             cov.stop()
         by_line = cov.get_data().contexts_by_lineno(str(self.path))
         return {line: sorted(set(tests) - {""}) for line, tests in by_line.items()}, seconds, broken
+
+    def forget(self):
+        """Empty the module's caches: a test that finds its answer there would not be seen to reach the lines that made it."""
+        for value in vars(self.module).values():
+            if hasattr(value, "cache_clear"):
+                value.cache_clear()
 
     def run(self, item):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
