@@ -29,6 +29,7 @@ from sphinx.writers.html5 import HTML5Translator
 
 SCRIPT = re.compile(r"&lt;script data-bokeh=&quot;([\w-]+)&quot;&gt;.*?&lt;/script&gt;", re.S)
 CSV = re.compile(r'href="data:text/csv;base64,([A-Za-z0-9+/=]+)"')
+STILL = re.compile(r'src="data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)" data-file="([\w-]+\.svg)"')
 
 
 class FoldChecks(SphinxPostTransform):
@@ -160,7 +161,7 @@ class BuildFacts(SphinxDirective):
 
 
 def parts_as_files(app, exception):
-    """Move CSV files out of the pages into the folder ``numbers``, and BokehJS, which is the same in all, into ``bokeh``."""
+    """Move CSV files out of the pages into ``numbers``, BokehJS, the same in all, into ``bokeh``, and stills into ``_images``."""
     if exception or app.builder.format != "html":
         return
     folder = Path(app.outdir) / "numbers"
@@ -177,7 +178,12 @@ def parts_as_files(app, exception):
             (folder / name).write_bytes(base64.b64decode(match[1]))
             return f'href="../numbers/{name}"'
 
-        changed = CSV.sub(file, html)
+        def picture(match):
+            (Path(app.outdir) / "_images").mkdir(exist_ok=True)
+            (Path(app.outdir) / "_images" / match[2]).write_bytes(base64.b64decode(match[1]))
+            return f'src="../_images/{match[2]}"'
+
+        changed = STILL.sub(picture, CSV.sub(file, html))
         for name in {match[1] for match in SCRIPT.finditer(changed)}:
             (Path(app.outdir) / "bokeh").mkdir(exist_ok=True)
             shutil.copy(

@@ -75,6 +75,17 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("summary").forEach((s) => {
     if (!s.textContent.trim()) s.setAttribute("aria-label", "pages of this part");
   });
+  // An explorer whose frame loads without Bokeh does not run; book.css then shows its still.
+  document.querySelectorAll("iframe.explorer").forEach((frame) => {
+    const look = () => {
+      let page = null;
+      try { page = frame.contentDocument; } catch { /* not a page of ours */ }
+      if (page && page.URL === "about:blank") return; // not loaded yet
+      frame.classList.toggle("failed", !page || !frame.contentWindow.Bokeh);
+    };
+    frame.addEventListener("load", look);
+    if (frame.contentDocument && frame.contentDocument.readyState === "complete") look();
+  });
   document.querySelectorAll(".citation-list > *").forEach((c) => c.setAttribute("role", "listitem"));
   // The first use of a symbol shows its meaning: under the pointer, on focus, and on a phone at the first tap.
   const meanings = document.querySelector("template.symbol-meanings");

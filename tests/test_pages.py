@@ -505,6 +505,47 @@ def explorer(visit, site, chapter, name):
     return inner, show, faults
 
 
+EXPLORERS = [("two_cycle", "one mode"), ("symmetry_breaking", "two modes"), ("two_phases", "valley")]
+
+
+def test_each_explorer_is_known(site):
+    found = [n for n in PAGES if 'class="explorer"' in (HTML / n).read_text(encoding="utf8")]
+    assert found == sorted(f"chapters/{chapter}.html" for chapter, _ in EXPLORERS)
+
+
+@pytest.mark.parametrize(("chapter", "name"), EXPLORERS)
+def test_paper_has_a_still_of_the_explorer_as_it_starts(visit, site, chapter, name):
+    inner, _, faults = explorer(visit, site, chapter, name)
+    page = inner.page
+    frame, still = page.locator("iframe.explorer"), page.locator("figure.explorer-still")
+    assert frame.is_visible() and not still.is_visible()
+    said = " ".join(inner.locator("[role=status]").inner_text().split())
+    page.emulate_media(media="print")
+    assert still.is_visible() and not frame.is_visible()
+    picture = still.locator("img")
+    assert picture.evaluate("i => i.naturalWidth") > 300 and len(picture.get_attribute("alt").split()) >= 10
+    assert len(said.split()) > 5 and " ".join(still.locator("figcaption").inner_text().split()).endswith(said)
+    page.emulate_media(media="screen")
+    assert frame.is_visible() and not still.is_visible()
+    assert faults == []
+
+
+@pytest.mark.parametrize(("chapter", "name"), EXPLORERS)
+@pytest.mark.parametrize("hindrance", ["no scripts", "no Bokeh"])
+def test_a_still_stands_for_an_explorer_that_does_not_run(browser, site, chapter, name, hindrance):
+    context = browser.new_context(viewport=PHONE, java_script_enabled=hindrance != "no scripts")
+    page = context.new_page()
+    if hindrance == "no Bokeh":
+        context.route("**/bokeh/*.js", lambda route: route.abort())
+    page.goto(f"{site}/chapters/{chapter}.html")
+    page.evaluate("document.querySelector('iframe.explorer').scrollIntoView()")  # it loads where it is seen
+    page.locator("figure.explorer-still img").wait_for(state="visible")
+    assert not page.locator(f"iframe[title='Explorer: {name}']").is_visible()
+    assert page.locator("figure.explorer-still figcaption").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    context.close()
+
+
 def test_explorer_of_one_mode_shows_what_the_library_computes(visit, site):
     _, show, faults = explorer(visit, site, "two_cycle", "one mode")
     for depth, q in ((2, 2.2), (3, 2.3), (5, 2.4), (8, 2.05)):

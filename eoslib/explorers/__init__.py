@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from eoslib import scalar, transverse
+from eoslib import transverse
 from eoslib.plot import COLOURS
+
+from . import _stills
 
 _HERE = Path(__file__).resolve().parent
 _SCRIPTS = ("bokeh", "bokeh-widgets")
@@ -22,10 +24,13 @@ _DEPTHS = (2, 3)
 
 
 class Explorer:
-    """A Bokeh document in a frame of its own. As text it is constant, so that stored outputs can be compared."""
+    """A Bokeh document in a frame of its own, and a still of it for paper and for readers without scripts.
 
-    def __init__(self, layout, name: str, height: int):
-        self.layout, self.name, self.height = layout, name, height
+    As text it is constant, so that stored outputs can be compared.
+    """
+
+    def __init__(self, layout, name: str, height: int, still: _stills.Still):
+        self.layout, self.name, self.height, self.still = layout, name, height, still
 
     def __repr__(self) -> str:
         return f"explorer: {self.name}"
@@ -43,9 +48,12 @@ class Explorer:
             "<style>body{margin:0;background:#fff;color:#222;font:15px sans-serif}</style>"
             f"{libraries}</head><body><main>{div}</main>{script}</body></html>"
         )
+        still = self.still.as_html(f"explorer-{self.name.replace(' ', '-')}")
         return (
             f'<iframe class="explorer" title="Explorer: {self.name}" loading="lazy" '
             f'style="width:100%;height:{self.height}px;border:0" srcdoc="{html.escape(page)}"></iframe>'
+            f'<figure class="explorer-still" style="display:none">{still}</figure>'
+            "<noscript><style>iframe.explorer{display:none}figure.explorer-still{display:block!important}</style></noscript>"
         )
 
 
@@ -59,15 +67,16 @@ def one_mode() -> Explorer:
     """
     from bokeh.models import ColumnDataSource, Span
 
+    rate, depth, start = 2.3, 3, 0.3
     controls = {
-        "rate": _slider("q = ηS, learning rate times sharpness", 1.5, 4.4, 2.3, 0.01),
-        "depth": _slider("L, number of layers", 2, 8, 3, 1),
-        "start": _slider("u₀, start", 0.02, 1.6, 0.3, 0.01),
+        "rate": _slider("q = ηS, learning rate times sharpness", 1.5, 4.4, rate, 0.01),
+        "depth": _slider("L, number of layers", 2, 8, depth, 1),
+        "start": _slider("u₀, start", 0.02, 1.6, start, 0.01),
     }
     names = ("curve", "cobweb", "series", "diagram", "cycle", "printed")
     sources = {name: ColumnDataSource({"x": [0.0, 1.0], "y": [0.5, 1.0]}) for name in names}
     sources["state"] = ColumnDataSource({"key": [], "value": []}, name="state")
-    cursor = Span(location=2.3, dimension="height", line_color="black", line_dash="dashed")
+    cursor = Span(location=rate, dimension="height", line_color="black", line_dash="dashed")
 
     web = _figure("u", "next u", x_range=(0, 1.7), y_range=(0, 1.7), height=300)
     web.line([0, 1.7], [0, 1.7], color="#767676")
@@ -82,7 +91,8 @@ def one_mode() -> Explorer:
     tree = _figure("q = ηS", "last values of u", x_range=(1.5, 4.4), y_range=(0, 1.7), height=220)
     tree.scatter("x", "y", source=sources["diagram"], color=COLOURS["grey"], size=1)
     tree.add_layout(cursor)
-    return _finish("one mode", 905, controls, sources | {"cursor": cursor}, [web, steps, tree])
+    still = _stills.one_mode(rate, depth, start)
+    return _finish("one mode", 905, controls, sources | {"cursor": cursor}, [web, steps, tree], still)
 
 
 def two_modes() -> Explorer:
@@ -98,11 +108,12 @@ def two_modes() -> Explorer:
     """
     from bokeh.models import ColumnDataSource, RadioButtonGroup, Span
 
+    rate, ratio, depth, seed = 2.16, 0.90, 3, 8
     controls = {
-        "rate": _slider("q = ηS, learning rate times sharpness", 2.0, 2.6, 2.16, 0.002),
-        "ratio": _slider("σ₂/σ₁, ratio of the target's values", 0.80, 0.98, 0.90, 0.01),
-        "depth": _slider("L, number of layers", 2, 3, 3, 1),
-        "seed": _slider("k, where the off-diagonal seed is 10⁻ᵏ", 3, 16, 8, 1),
+        "rate": _slider("q = ηS, learning rate times sharpness", 2.0, 2.6, rate, 0.002),
+        "ratio": _slider("σ₂/σ₁, ratio of the target's values", 0.80, 0.98, ratio, 0.01),
+        "depth": _slider("L, number of layers", 2, 3, depth, 1),
+        "seed": _slider("k, where the off-diagonal seed is 10⁻ᵏ", 3, 16, seed, 1),
         "view": RadioButtonGroup(labels=["sorted by size", "by mode", "exactly diagonal"], active=0),
     }
     table = {"ratio": np.tile(_RATIOS, 2), "depth": np.repeat(_DEPTHS, len(_RATIOS))}
@@ -114,7 +125,7 @@ def two_modes() -> Explorer:
     sources["table"] = ColumnDataSource(table)
     sources["state"] = ColumnDataSource({"key": [], "value": []}, name="state")
     spans = {n: Span(location=2.1, dimension="height", line_color=COLOURS[c]) for n, c in (("at_second", "purple"), ("at_eta_t", "blue"))}
-    spans["cursor"] = Span(location=2.16, dimension="height", line_color="black", line_dash="dashed")
+    spans["cursor"] = Span(location=rate, dimension="height", line_color="black", line_dash="dashed")
 
     ruler = _figure("q = ηS: dashed, yours; purple, 2/λ₂; blue, the threshold of this book", "", x_range=(2.0, 2.6), y_range=(0, 1), height=90)
     ruler.yaxis.visible = False
@@ -126,7 +137,9 @@ def two_modes() -> Explorer:
         values.scatter("x", "y", source=sources[name], color=COLOURS[colour], size=4)
     off = _figure("step t", "log₁₀ |off-diagonal entry|", y_range=(-18, 1), height=200)
     off.line("x", "y", source=sources["off"], color=COLOURS["green"])
-    return _finish("two modes", 850, controls, sources | spans, [ruler, values, off])
+    row = pairs.index(((1.0, ratio), depth))
+    still = _stills.two_modes(rate, ratio, depth, seed, table["second"][row], table["eta_t"][row])
+    return _finish("two modes", 850, controls, sources | spans, [ruler, values, off], still)
 
 
 def valley() -> Explorer:
@@ -139,14 +152,15 @@ def valley() -> Explorer:
     """
     from bokeh.models import ColumnDataSource, PointDrawTool
 
+    rate, first, second = 1.05, 1.4, 0.5  # from here the orbit hops in view, and ends balanced
     controls = {
-        "rate": _slider("η, learning rate", 0.05, 1.5, 1.05, 0.01),
-        "first": _slider("a₀, start", 0.05, 3.0, 1.6, 0.01),
-        "second": _slider("b₀, start", 0.05, 3.0, 0.3, 0.01),
+        "rate": _slider("η, learning rate", 0.05, 1.5, rate, 0.01),
+        "first": _slider("a₀, start", 0.05, 3.0, first, 0.01),
+        "second": _slider("b₀, start", 0.05, 3.0, second, 0.01),
     }
     names = ("flat", "sharp", "path", "loss", "sharpness", "edge", "gap")
     sources = {name: ColumnDataSource({"x": [0.0, 1.0], "y": [0.5, 1.0]}) for name in names}
-    sources["start"] = ColumnDataSource({"x": [1.6], "y": [0.3]})
+    sources["start"] = ColumnDataSource({"x": [first], "y": [second]})
     sources["state"] = ColumnDataSource({"key": [], "value": []}, name="state")
 
     grid = np.linspace(0, 3.2, 161)
@@ -167,7 +181,8 @@ def valley() -> Explorer:
     falls = _figure("step t; loss blue, gap orange", "log₁₀ loss, gap", height=190)
     falls.line("x", "y", source=sources["loss"], color=COLOURS["blue"])
     falls.line("x", "y", source=sources["gap"], color=COLOURS["orange"])
-    return _finish("valley", 940, controls, sources, [plane, curves, falls], drag="start")
+    still = _stills.valley(rate, first, second)
+    return _finish("valley", 940, controls, sources, [plane, curves, falls], still, drag="start")
 
 
 def _figure(x, y, **options):
@@ -184,7 +199,7 @@ def _slider(title, start, end, value, step):
     return Slider(title=title, start=start, end=end, value=value, step=step, sizing_mode="stretch_width")
 
 
-def _finish(name, height, controls, models, plots, *, drag=None):
+def _finish(name, height, controls, models, plots, still, *, drag=None):
     """Join controls, read-out and plots; the script runs when the document is ready and on every change."""
     from bokeh.document import Document
     from bokeh.events import DocumentReady
@@ -205,4 +220,4 @@ def _finish(name, height, controls, models, plots, *, drag=None):
     document = Document()
     document.add_root(layout)
     document.js_on_event(DocumentReady, callback)
-    return Explorer(layout, name, height)
+    return Explorer(layout, name, height, still)
