@@ -293,7 +293,7 @@ def test_axe_finds_nothing_serious(desk, name, theme):
     assert [(v["id"], [n["html"][:150] for n in v["nodes"]][:3]) for v in serious] == []
 
 
-LISTS = ("ledger", "errata", "paper_order", "references", "notation", "performance")  # rows, not prose
+LISTS = ("ledger", "errata", "paper_order", "references", "notation")  # rows, not prose
 
 
 @pytest.mark.parametrize("name", [n for n in PAGES if not n.endswith(tuple(f"/{stem}.html" for stem in LISTS))])
