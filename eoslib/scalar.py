@@ -342,7 +342,6 @@ def _log_sinh_ratio(y):
 
 def _log_edge_ratio(t, depth):
     """Value and derivative of log(q / 2) along the branch, without loss of digits near ``t = 0``."""
-    t = np.asarray(t, dtype=float)
     (above, above_rise), (below, below_rise) = _log_sinh_ratio(t), _log_sinh_ratio(depth * t)
     outer, inner, power = 2 * depth - 1, depth - 1, 1 - 2 / depth
     value = above - below + (1 + power) * _log_cosh(outer * t) - power * _log_cosh(inner * t)
@@ -383,8 +382,8 @@ def branch(t: ArrayLike, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     (2.0, 1.0, 1.0)
     """
     depth = validate.integer("depth", depth, least=2)
-    t = validate.positive("t", t, zero=True)
-    with np.errstate(over="ignore"):
+    t = validate.cast("t", t, validate.positive("t", t, zero=True), float)
+    with np.errstate(over="ignore", invalid="ignore"):
         q = _finite(2 * np.exp(_log_edge_ratio(t, depth)[0]), "t", t, "q(t)")
     mean = (_log_cosh((depth - 1) * t) - _log_cosh((2 * depth - 1) * t)) / depth
     return _plain(q), _plain(np.exp(mean - t)), _plain(np.exp(mean + t))
@@ -392,7 +391,6 @@ def branch(t: ArrayLike, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def _branch_slopes(t, depth):
     """Slopes of the map at the low and the high point of the cycle with parameter ``t``."""
-    t = np.asarray(t, dtype=float)
     down = np.exp(-2 * (depth - 1) * t)
     # with z = exp(2t): L (1 + z^(L-1)) / (1 + z + ... + z^(L-1)) = 2 cosh((L-1)t) (sinh(t)/t) / (sinh(Lt)/(Lt))
     weight = 2 * np.exp(_log_cosh((depth - 1) * t) + _log_sinh_ratio(t)[0] - _log_sinh_ratio(depth * t)[0])
@@ -416,7 +414,8 @@ def branch_multiplier(t: ArrayLike, depth: int) -> np.ndarray:
     >>> branch_multiplier(0.0, 5)  # at the edge the two-step slope is (1 - 2)^2
     1.0
     """
-    depth, t = validate.integer("depth", depth, least=2), validate.positive("t", t, zero=True)
+    depth = validate.integer("depth", depth, least=2)
+    t = validate.cast("t", t, validate.positive("t", t, zero=True), float)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         at_low, at_high = _branch_slopes(t, depth)
         multiplier = at_low * at_high
@@ -441,7 +440,7 @@ def branch_parameter(q: ArrayLike, depth: int) -> np.ndarray:
     0.25
     """
     depth = validate.integer("depth", depth, least=2)
-    q = validate.positive("q", q)
+    q = validate.cast("q", q, validate.positive("q", q), float)
     if np.any(q < 2):
         raise ValueError(f"q: got {q}, needs eta S >= 2 for a positive two-cycle")
     goal = np.log1p((q - 2) / 2)
@@ -454,7 +453,7 @@ def branch_parameter(q: ArrayLike, depth: int) -> np.ndarray:
         low, high = np.where(value < goal, t, low), np.where(value < goal, high, t)
         newton = t - (value - goal) / np.where(rise > 0, rise, 1)
         new = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
-        move, t = np.abs(new - t), np.where(goal > 0, new, 0.0)
+        move, t = np.abs(new - t), new
         if np.all(move <= 4e-16 * t):  # two roundings; near t the moves of Newton's method square each time
             return _plain(t)
     raise RuntimeError(f"branch_parameter: no convergence for q = {q[move > 4e-16 * t] if q.ndim else q}")

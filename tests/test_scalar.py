@@ -1,12 +1,15 @@
 """The one-mode map against the full matrices, against direct orbits and against polynomial roots."""
 
+import sys
+
 import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eoslib import hessian, network, scalar
+import eoslib
+from eoslib import bifurcation, hessian, network, scalar
 
 depths = st.integers(2, 8)
 targets = st.floats(-3, 3).map(lambda x: 10.0**x)
@@ -464,3 +467,139 @@ def test_an_orbit_that_leaves_is_alone_with_it():
     at = run.diverged_at[1]
     assert at > 0 and np.isfinite(run.states[1, :at]).all() and np.isinf(run.states[1, at:]).all()
     assert run.diverged_at[3] == 1 and run.states[3, 0] == 1e200 and np.isinf(run.states[3, 1:]).all()
+
+
+@pytest.mark.parametrize("depth", [2, 3])
+def test_the_cascade_and_its_end_in_thirty_digits(depth):
+    """Superstable rates against Newton's method in thirty digits, in other coordinates; their limit to ten digits."""
+    found, exact = scalar._superstable(depth, 10), bifurcation.cascade(depth, 10)
+    assert len(found) == len(exact) == 11
+    # a root of a function whose rounding of 1e-16 grows with the slope of 2^n steps as fast as the function itself does
+    np.testing.assert_allclose(found, np.array(exact, dtype=float), rtol=1e-13)
+    # the gaps after the tenth doubling, 1e-8, are a geometric series to one part in a thousand or better
+    assert scalar.window(depth).chaos == pytest.approx(float(bifurcation.accumulation(exact)), rel=1e-11)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_the_eight_cycle_is_born_where_the_four_cycle_has_the_multiplier_minus_one(depth):
+    q = scalar.window(depth).period_eight
+    orbit = scalar.orbit(0.7, 1.0, depth, (q - 1e-3) / depth, 2000, keep=4).states
+
+    def equations(u, q):
+        multiplier, start = 1, u
+        for _ in range(4):
+            multiplier *= 1 + q / depth * ((depth - 1) * u ** (depth - 2) - (2 * depth - 1) * u ** (2 * depth - 2))
+            u = u + q / depth * (1 - u**depth) * u ** (depth - 1)
+        return u - start, multiplier + 1
+
+    with mpmath.workdps(30):
+        exact = mpmath.findroot(equations, (mpmath.mpf(orbit[0]), mpmath.mpf(q) - 5e-4))[1]
+    assert q == pytest.approx(float(exact), rel=1e-12)  # roots known to 1e-14, and roundings of a dozen steps
+
+
+def test_pieces_of_the_branch_in_fifty_digits():
+    """Values and derivatives near zero, on both sides of the seam at 1, and far out; each is a few roundings."""
+    for y in (1e-9, 1e-3, 0.3, 0.999, 1.0, 1.001, 5.0, 300.0):
+        with mpmath.workdps(50):
+            x = mpmath.mpf(y)
+            cosh, ratio = mpmath.log(mpmath.cosh(x)), mpmath.log(mpmath.sinh(x) / x)
+            slope = mpmath.coth(x) - 1 / x
+        assert scalar._log_cosh(y) == pytest.approx(float(cosh), rel=2e-15)
+        found, rise = scalar._log_sinh_ratio(y)
+        assert found == pytest.approx(float(ratio), rel=2e-15) and rise == pytest.approx(float(slope), rel=2e-15)
+    for depth in (2, 3, 7):
+        for t in (1e-6, 0.05, 0.7):
+            with mpmath.workdps(40):
+                log_q = lambda x, L=depth: (
+                    mpmath.log(L * mpmath.sinh(x) / mpmath.sinh(L * x) * mpmath.cosh((2 * L - 1) * x))
+                    + (1 - mpmath.mpf(2) / L) * mpmath.log(mpmath.cosh((2 * L - 1) * x) / mpmath.cosh((L - 1) * x))
+                )
+                value, slope = log_q(mpmath.mpf(t)), mpmath.diff(log_q, mpmath.mpf(t))
+            found, rise = scalar._log_edge_ratio(t, depth)
+            # sums of terms up to some thirty times as large
+            assert found == pytest.approx(float(value), rel=2e-14) and rise == pytest.approx(float(slope), rel=2e-14)
+
+
+def test_how_many_states_are_kept():
+    whole = scalar.orbit(0.7, 1.0, 3, 0.5, 5)
+    assert whole.steps.tolist() == [0, 1, 2, 3, 4, 5] and whole.states[0] == 0.7
+    for keep, first in ((1, 5), (2, 4), (6, 0), (100, 0)):
+        run = scalar.orbit(0.7, 1.0, 3, 0.5, 5, keep=keep)
+        assert run.steps.tolist() == list(range(first, 6)) and np.array_equal(run.states, whole.states[first:])
+    start = scalar.orbit(0.7, 1.0, 3, 0.5, 0)
+    assert start.states.tolist() == [0.7] and start.diverged_at == -1 and not start.diverged
+    for least, arguments in ((0, {"steps": -1}), (1, {"steps": 5, "keep": 0})):
+        name, value = list(arguments.items())[-1]
+        with pytest.raises(ValueError, match=f"^{name}: got {value}, needs an integer >= {least}$"):
+            scalar.orbit(0.7, 1.0, 3, 0.5, **arguments)
+
+
+def test_depths_at_the_ends(monkeypatch):
+    calls = (
+        lambda depth: scalar.step(1.0, 1.0, depth, 0.1),
+        lambda depth: scalar.slope(1.0, 1.0, depth, 0.1),
+        lambda depth: scalar.sharpness_at_minimum(1.0, depth),
+        lambda depth: scalar.relative_rate(1.0, depth, 0.1),
+        lambda depth: scalar.branch(0.1, depth),
+        lambda depth: scalar.branch_multiplier(0.1, depth),
+        lambda depth: scalar.branch_parameter(2.1, depth),
+        lambda depth: scalar.two_cycle(1.0, depth, 2.1),
+        lambda depth: scalar.sharpness_on_cycle(1.0, depth, 2.1),
+        lambda depth: scalar.lyapunov(1.0, depth, 0.1, steps=1, transient=0),
+        lambda depth: scalar.window(depth),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="^depth: got 1, needs an integer >= 2$"):
+            call(1)
+    for depth in (1, 1001):
+        with pytest.raises(ValueError, match=f"^depth: got {depth}, needs an integer from 2 to 1000$"):
+            scalar.orbit(1.0, 1.0, depth, 0.1, 1)
+    assert scalar.orbit(1.0, 1.0, 1000, 1e-4, 1).states.tolist() == [1.0, 1.0]
+    monkeypatch.setattr(scalar, "_window", lambda depth: depth)  # seconds for so deep a network
+    assert scalar.window(1000) == 1000
+    with pytest.raises(ValueError, match="^depth: got 1001, needs at most 1000 for the thresholds"):
+        scalar.window(1001)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: scalar.step(1e200, 1.0, 3, 0.1), "^s: got 1e.200, .* the step is within"),
+        (lambda: scalar.step(1e-200, 1e300, 3, 1e300), "^s: got 1e-200, .* the step is within"),  # infinity times zero
+        (lambda: scalar.slope(1e200, 1.0, 3, 0.1), "^s: got 1e.200, .* the slope is within"),
+        (lambda: scalar.slope(1e-200, 1.7e308, 4, 1.0), "^s: got 1e-200, .* the slope is within"),
+        (lambda: scalar.sharpness_at_minimum(1e250, 3), "^target: got 1e.250, .* the sharpness is within"),
+        (lambda: scalar.relative_rate(1e200, 2, 1e200), "^learning_rate: got 1e.200, .* eta S is within"),
+        (lambda: scalar.branch(400.0, 3), r"^t: got 400.0, .* q\(t\) is within"),
+        (lambda: scalar.branch(1e308, 5), r"^t: got 1e.308, .* q\(t\) is within"),
+        (lambda: scalar.branch_multiplier(400.0, 3), "^t: got 400.0, .* the multiplier is within"),
+        (lambda: scalar.branch_multiplier(1e308, 5), "^t: got 1e.308, .* the multiplier is within"),
+        (lambda: scalar.two_cycle(1.0, 2, 2.0), "a two-cycle amid bounded orbits at depth 2 needs eta S < 4$"),
+        (lambda: scalar.lyapunov(1.0, 2, 2.0), "eta S = 4 .* a bounded orbit at depth 2 needs eta S < 4$"),
+        (lambda: scalar.lyapunov(1.0, 2, 1.1, steps=0), "^steps: got 0, needs an integer >= 1$"),
+        (lambda: scalar.lyapunov(1.0, 2, 1.1, transient=-1), "^transient: got -1, needs an integer >= 0$"),
+    ],
+)
+def test_refusals_say_what_is_out_of_range(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_the_branch_of_narrow_floats_is_computed_as_floats():
+    t, q = np.float32([0.0, 0.3]), np.float32([2.0, 2.5])
+    assert np.array_equal(scalar.branch(t, 5), scalar.branch(t.astype(float), 5))
+    assert np.array_equal(scalar.branch_multiplier(t, 5), scalar.branch_multiplier(t.astype(float), 5))
+    assert np.array_equal(scalar.branch_parameter(q, 5), scalar.branch_parameter(q.astype(float), 5))
+    assert scalar.branch_parameter(q, 5)[0] == 0.0
+
+
+def test_compiled_orbits_say_what_is_missing(monkeypatch):
+    monkeypatch.delattr(eoslib, "compiled", raising=False)
+    monkeypatch.delitem(sys.modules, "eoslib.compiled", raising=False)
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "numba", None)
+        with pytest.raises(ValueError, match="^compiled: got True, needs the package numba$"):
+            scalar.orbit(0.7, 1.0, 3, 0.5, 5, compiled=True)
+    monkeypatch.setitem(sys.modules, "eoslib.compiled", None)  # another fault is not taken for that one
+    with pytest.raises(ModuleNotFoundError, match="eoslib.compiled"):
+        scalar.orbit(0.7, 1.0, 3, 0.5, 5, compiled=True)
