@@ -112,6 +112,17 @@ def test_time_to_reach_any_share(fraction, m, depth, alpha):
     assert np.isclose(escape.time_to_reach(fraction, m, depth, alpha), expected, rtol=1e-8)  # the docstring: about 1e-9
 
 
+@pytest.mark.parametrize("fraction", [0.5, 0.999, 1 - 1e-6])
+@pytest.mark.parametrize(("m", "alpha"), [(1.0, 0.9), (1.0, 1e-3), (3.0, 0.3)])
+def test_two_layers_in_elementary_functions(fraction, m, alpha):
+    """dv / (2 m - alpha^2 sinh v) from 0 to v, sinh v = 2 fraction m / alpha^2, by the substitution w = tanh(v / 2)."""
+    with mp.workdps(40):
+        c, s = 2 * mp.mpf(m), mp.mpf(alpha) ** 2
+        root, end = mp.sqrt(c * c + s * s), mp.tanh(mp.asinh(2 * mp.mpf(fraction) * m / s) / 2)
+        expected = float(2 / root * (mp.atanh((s + c * end) / root) - mp.atanh(s / root)))
+    assert escape.time_to_reach(fraction, m, 2, alpha) == pytest.approx(expected, rel=1e-9)  # as documented
+
+
 def test_time_to_reach_close_to_the_docstrings_precision():
     found = escape.time_to_reach(0.5, 1.0, 3, 1e-4)
     assert abs(found / by_mpmath(0.5, 1.0, 3, 1e-4) - 1) < 1e-9
