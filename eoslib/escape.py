@@ -107,7 +107,7 @@ def time_to_reach(fraction: ArrayLike, target: ArrayLike, depth: int, scale: Arr
     share = validate.number("fraction", fraction)
     if not 0 < share < 1:
         raise ValueError(f"fraction: got {validate.short(fraction)}, needs a number between 0 and 1")
-    relative = alpha / m ** (1 / depth)  # in units of the target: the time is m^(2/L - 2) times that of m = 1
+    relative = alpha / m ** (1 / depth)  # in units of the target
 
     def log_product(u):
         return depth * np.log(relative) + (depth - 1) * np.logaddexp(u, -u) + u + np.log(-np.expm1(-2 * u)) - depth * _LOG_TWO
@@ -120,8 +120,8 @@ def time_to_reach(fraction: ArrayLike, target: ArrayLike, depth: int, scale: Arr
         if not error <= 1e-8 * (total + value):
             raise ArithmeticError(f"time to reach: the integral is known to {error:.1e} only, beside {total + value:.1e}")
         total += value
-    with np.errstate(over="ignore", invalid="ignore"):
-        time = total * np.float64(relative) ** (2 - depth) * np.float64(m) ** (2 / depth - 2)
+    with np.errstate(over="ignore"):  # the factors may leave the floating range where the time does not
+        time = np.exp(np.log(total) - (depth - 2) * np.log(alpha) - np.log(m))
     return validate.representable("scale, depth", (scale, depth), time)
 
 

@@ -161,6 +161,9 @@ def test_limits_of_the_arguments():
         with pytest.raises(ValueError, match=words):
             call()
     assert escape.escape_time(16.0, 4, 1.999) > 0  # above one, but below 16^(1/4)
+    # in units of the target the scale is 1e-3 and the time 1e444; the law of small scales is exact to (1e-3)^148 here
+    deep = escape.time_to_reach(0.5, 1e300, 150, 0.1)
+    assert deep == pytest.approx(escape.escape_time(1e300, 150, 0.1), rel=1e-9)
 
 
 def test_single_numbers_are_plain_ones():
