@@ -206,9 +206,13 @@ def complementarity(A: np.ndarray, B: np.ndarray, *, tolerance: float = 1e-13) -
     k = A.shape[0]
     if B.shape != (k,) * 4:
         raise ValueError(f"B: got shape {B.shape}, needs {(k,) * 4} to match A")
-    if k == 1:
-        return np.array([[max(0.0, -A[0, 0] / B[0, 0, 0, 0])]]) if A[0, 0] < 0 else np.zeros((1, 1))
     size = np.linalg.norm(B.reshape(k * k, k * k), 2)
+    if size == 0:
+        if np.linalg.eigvalsh(A)[0] < 0:
+            raise RuntimeError("complementarity: no solution where B is zero and A has a negative eigenvalue")
+        return np.zeros((k, k))
+    if k == 1:
+        return np.maximum(-A / B[0, 0], 0.0)
     X = Y = np.zeros((k, k))
     momentum = 1.0
     for _ in range(20000):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from eoslib import averages, hessian, network, scalar
 
@@ -181,6 +182,45 @@ def test_complementarity_by_hand():
         averages.complementarity(A, 1e-30 * _rank_one())
 
 
+def test_an_operator_that_is_zero_has_the_least_solution_or_none():
+    for k in (1, 2):
+        zero = np.zeros((k,) * 4)
+        assert not averages.complementarity(np.eye(k), zero).any() and not averages.complementarity(0 * np.eye(k), zero).any()
+        with pytest.raises(RuntimeError, match="^complementarity: no solution"):
+            averages.complementarity(-np.eye(k), zero)
+
+
+def test_complementarity_of_a_badly_conditioned_operator():
+    """Of condition 1e4: without momentum, or with one that is never restarted, 20000 iterations do not suffice."""
+    one, two, three = np.diag([1.0, 0.0]), np.diag([0.0, 1.0]), np.array([[0.0, 1.0], [1.0, 0.0]]) / 2**0.5
+    B = sum(size * np.einsum("ij,kl->ijkl", e, e) for size, e in ((1.0, one), (1e-4, two), (1e-2, three)))
+    X = np.array([[1.0, 0.3], [0.3, 1.0]])
+    found = averages.complementarity(-np.einsum("ijkl,kl->ij", B, X), B)
+    np.testing.assert_allclose(found, X, rtol=1e-8)  # a last move of 1e-13 times the condition, and as much again
+
+
+def test_complementarity_knows_no_units_and_no_small_asymmetry():
+    A = np.array([[-3.0, 1.0], [1.0, -2.0]])
+    for tolerance in (1e-2, 1e-13):
+        plain = averages.complementarity(A, _two(), tolerance=tolerance)
+        for c in (2.0**-60, 2.0**60):  # powers of two change no digit
+            assert np.array_equal(averages.complementarity(c * A, _two(), tolerance=tolerance), c * plain)
+            assert np.array_equal(averages.complementarity(A, c * _two(), tolerance=tolerance), plain / c)
+    I = np.eye(2)
+    identity = (np.einsum("ik,jl->ijkl", I, I) + np.einsum("il,jk->ijkl", I, I)) / 2
+    # an asymmetry of rounding is taken for one, and the symmetric part is solved
+    tilted = averages.complementarity(-np.array([[2.0, 1e-9], [0.0, 1.0]]), identity)
+    np.testing.assert_allclose(tilted, [[2.0, 5e-10], [5e-10, 1.0]], rtol=0, atol=1e-11)
+    assert np.array_equal(averages.complementarity(0 * A, identity), 0 * A)
+
+
+def test_torch_is_refused():
+    W, M = torch.ones((2, 1, 1), dtype=torch.float64), torch.eye(1, dtype=torch.float64)
+    for call in (lambda: averages.third_derivative(W, M, W, W), lambda: averages.central_flow(W, M, 0.1, 1)):
+        with pytest.raises(ValueError, match="^W: got a torch tensor, needs a NumPy array$"):
+            call()
+
+
 def _two():
     """A strongly positive operator whose sizes differ by a hundred."""
     rng = np.random.default_rng(5)
@@ -240,8 +280,10 @@ def test_flow_at_the_edge_moves_by_gradient_and_force():
     [
         (lambda: averages.on_cycle([1.0], 2, 1.1), "^target: got"),
         (lambda: averages.on_cycle(1.0, 1, 1.1), "^depth: got 1, needs an integer >= 2"),
-        (lambda: averages.on_cycle(1.0, 2, -1.0), "^learning_rate: got -1.0"),
-        (lambda: averages.central_rest(0.0, 2, 1.1), "^target: got 0.0"),
+        (lambda: averages.on_cycle(1.0, 2, -1.0), "^learning_rate: got -1.0, needs one finite real number > 0$"),
+        (lambda: averages.central_rest(1.0, 2, 0.0), "^learning_rate: got 0.0, needs one finite real number > 0$"),
+        (lambda: averages.central_rest(0.0, 2, 1.1), "^target: got 0.0, needs one finite real number > 0$"),
+        (lambda: averages.on_cycle(-1.0, 2, 1.1), "^target: got -1.0, needs one finite real number > 0$"),
         (
             lambda: averages.third_derivative(np.ones((2, 1, 1)), [[1.0]], np.ones((3, 1, 1)), np.ones((2, 1, 1))),
             r"^U: got shape \(3, 1, 1\)",

@@ -166,6 +166,15 @@ def test_limits_of_the_arguments():
     assert deep == pytest.approx(escape.escape_time(1e300, 150, 0.1), rel=1e-9)
 
 
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+def test_long_doubles_out_of_the_range_of_floats():
+    tiny = np.longdouble("1e-4000")
+    for target, scale, name in ((tiny, tiny, "target"), (1.0, tiny, "scale")):
+        for call in (lambda *a: escape.time_to_reach(0.5, *a), lambda *a: escape.leave_saddle(*a, 0.1)):
+            with pytest.raises(ValueError, match=f"^{name}: got .*, which is zero in float64"):
+                call(target, 3, scale)
+
+
 def test_single_numbers_are_plain_ones():
     """Zero-dimensional arrays are numbers; a mode's own shape is not squeezed."""
     assert escape.time_to_reach(0.5, np.array(1.0), 3, np.float32(0.5)) == escape.time_to_reach(0.5, 1.0, 3, 0.5)
