@@ -185,7 +185,10 @@ def test_complementarity_by_hand():
 def test_an_operator_that_is_zero_has_the_least_solution_or_none():
     for k in (1, 2):
         zero = np.zeros((k,) * 4)
-        assert not averages.complementarity(np.eye(k), zero).any() and not averages.complementarity(0 * np.eye(k), zero).any()
+        assert (
+            not averages.complementarity(np.eye(k), zero).any()
+            and not averages.complementarity(0 * np.eye(k), zero).any()
+        )
         with pytest.raises(RuntimeError, match="^complementarity: no solution"):
             averages.complementarity(-np.eye(k), zero)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from eoslib import bifurcation, network, scalar, transverse
+from eoslib import bifurcation, hessian, network, scalar, transverse
 
 DEPTHS = range(2, 9)
 RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "full_matrix_bifurcation.py"
@@ -340,14 +340,20 @@ def test_bad_input_names_the_argument(call, word):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: bifurcation.critical_orbit(50.0, 4, 30), "^overshoot, depth: got 50.0, 4, whose orbit overflows at step"),
+        (
+            lambda: bifurcation.critical_orbit(50.0, 4, 30),
+            "^overshoot, depth: got 50.0, 4, whose orbit overflows at step",
+        ),
         (lambda: bifurcation.critical_orbit(np.array([1.5, 50.0]), 4, 30), "^overshoot, depth: got"),
         (lambda: bifurcation.critical_orbit(1.5, 2, 0), "^steps: got 0, needs an integer >= 1"),
         (lambda: bifurcation.rate(0.9, 2), "^overshoot: got 0.9"),
         (lambda: bifurcation.rate(1.5, 1), "^depth: got 1, needs an integer >= 2"),
         (lambda: bifurcation.superstable(2, 2, near=0.5), "^near: got 0.5, needs at least 1"),
         (lambda: bifurcation.superstable(2, 0, near=1.5), "^period: got 0, needs an integer >= 1"),
-        (lambda: bifurcation.superstable(2, 2, near=1.5, digits=14), "^digits: got 14, needs an integer from 15 to 10000"),
+        (
+            lambda: bifurcation.superstable(2, 2, near=1.5, digits=14),
+            "^digits: got 14, needs an integer from 15 to 10000",
+        ),
         (lambda: bifurcation.scan(2, [[2.1]]), r"^q: got shape \(1, 1\), needs one number or a list"),
         (lambda: bifurcation.scan(2, [2.1], steps=2), "^steps: got 2, needs an integer >= 3"),
         (lambda: bifurcation.scan(2, [2.1], steps=10, keep=11), "^keep, start: got 11"),
@@ -431,3 +437,282 @@ def test_what_a_wider_or_narrower_dtype_loses_is_refused():
         with pytest.raises(ValueError, match=words):
             call()
     assert bifurcation.period(tiny * np.resize([1.0, 2.0], (1, 32))).tolist() == [2]
+
+
+# -- scans against plain loops ----------------------------------------------------------------------------------------
+def loop(depth, q, start, steps):
+    """States 0 to `steps` of one orbit, and at the states before each step the slope and 2 minus the growth factor."""
+    states, slopes, others = [start], [], []
+    for _ in range(steps):
+        u = states[-1]
+        growth = 1 + q / depth * (1 - u**depth) * u ** (depth - 2)
+        slopes.append(1 + q / depth * ((depth - 1) * u ** (depth - 2) - (2 * depth - 1) * u ** (2 * depth - 2)))
+        others.append(2 - growth)
+        states.append(growth * u)
+    return np.array(states), np.array(slopes), np.array(others)
+
+
+@pytest.mark.parametrize("depth", (2, 3, 4))
+@pytest.mark.parametrize(("steps", "keep"), [(3, 1), (3, 3), (8, 2), (9, 9)])
+def test_a_scan_is_its_loop(depth, steps, keep):
+    q = [0.8, 1.3, 2.7]
+    found = bifurcation.scan(depth, q, steps=steps, keep=keep, start=0.6)
+    assert found.q.tolist() == q and found.orbits.shape == (3, keep) and found.fate.tolist() == ["bounded"] * 3
+    for i in range(3):
+        states, slopes, others = loop(depth, q[i], 0.6, steps)
+        np.testing.assert_allclose(found.orbits[i], states[-keep:], rtol=1e-12)  # ten steps of some roundings each
+        counted = slice(steps // 3, None)
+        assert found.lyapunov[i] == pytest.approx(np.log(np.abs(slopes[counted])).mean(), rel=1e-11, abs=1e-12)
+        assert found.balance[i] == pytest.approx(np.log(np.abs(others[counted])).mean(), rel=1e-11, abs=1e-12)
+    default = bifurcation.scan(depth, 1.3, steps=steps, keep=keep)
+    assert np.array_equal(default.orbits, bifurcation.scan(depth, [1.3], steps=steps, keep=keep, start=0.7).orbits)
+
+
+@pytest.mark.parametrize("depth", (2, 3, 5))
+def test_fates_are_those_of_the_loop(depth):
+    """Past three units nothing comes back; below zero, at odd depth, what shrinks towards the saddle has been captured."""
+    seen, rng = set(), np.random.default_rng(depth)
+    for q, start in zip(rng.uniform(3.0, 9.0, 150), rng.uniform(0.9, 2.9 if depth < 5 else 1.5, 150)):
+        found = bifurcation.scan(depth, [q], steps=3, keep=3, start=start)
+        with np.errstate(over="ignore", invalid="ignore"):  # past divergence the loop goes on
+            u = loop(depth, q, start, 3)[0][1:]
+        gone = [k for k in range(3) if abs(u[k]) > 3]
+        size = abs(u[2])
+        if gone:
+            expected, u = "diverged", [u[k] if k < gone[0] else np.inf for k in range(3)]
+            assert np.isinf(found.lyapunov[0]) and np.isinf(found.balance[0])
+        elif depth % 2 and u[2] < 0 and q / depth * (1 + size**depth) * size ** (depth - 2) < 1:
+            expected = "saddle"
+        else:
+            expected = "bounded"
+        assert found.fate.tolist() == [expected]
+        np.testing.assert_allclose(found.orbits[0], u, rtol=1e-10)
+        seen.add((expected, bool(u[2] < 0)))
+    assert {("diverged", False), ("bounded", True), ("bounded", False)} <= seen
+    assert (("saddle", True) in seen) == (depth % 2 == 1)
+
+
+def test_an_exponent_at_a_flat_point_is_the_logarithm_of_the_least_slope():
+    """At rest at q = 1 the slope is 1 - q = 0, whose logarithm is cut at that of 1e-300."""
+    found = bifurcation.scan(2, [1.0], steps=3, keep=1, start=1.0)
+    assert found.lyapunov[0] == pytest.approx(np.log(1e-300), rel=1e-14) and found.balance[0] == 0
+
+
+@pytest.mark.parametrize("depth", (2, 3))
+def test_a_pair_exponent_is_its_loop(depth):
+    q, ratio, steps, transient = np.array([1.4, 2.6]), 0.6, 6, 3
+    x, u = np.random.default_rng(5).standard_normal((2, 2, depth, 1)), np.array([0.7, 0.7])
+    logs = np.zeros((2, 2))
+    for t in range(transient + steps):
+        x = bifurcation.pair_step(u, q, ratio, depth) @ x
+        if t == transient - 1:
+            logs -= np.log(np.linalg.norm(x, axis=(2, 3)))
+        u = u + q / depth * (1 - u**depth) * u ** (depth - 1)
+    logs += np.log(np.linalg.norm(x, axis=(2, 3)))
+    found = bifurcation.pair_exponent(depth, q, ratio, steps=steps, transient=transient, seed=5)
+    np.testing.assert_allclose(found, logs.max(axis=0) / steps, rtol=1e-11)
+    one = bifurcation.pair_exponent(depth, 1.4, ratio, steps=steps)  # one number, and the documented defaults
+    assert np.array_equal(one, bifurcation.pair_exponent(depth, [1.4], ratio, steps=steps, transient=1000, seed=0))
+    assert bifurcation.pair_exponent(depth, q, ratio, steps=1, transient=0).shape == (2,)
+
+
+def test_an_orbit_that_leaves_has_no_pair_exponent():
+    for q in ([1.4, 6.0], [6.0, 1.4]):  # one of two
+        with pytest.raises(ValueError, match="^q: got rates at which the one-mode orbit leaves for infinity$"):
+            bifurcation.pair_exponent(3, q, 0.5, steps=20)
+
+
+def test_pair_limit_of_a_cycle_of_three():
+    """The largest modulus of C B A over both sectors crosses one at the limit; that of A B C is the same."""
+    depth, q = 3, float(bifurcation.landmarks(3).period_three_superstable)
+    states = loop(depth, q, 0.7, 3000)[0][-3:]
+    limit = bifurcation.pair_limit(depth, q, states)
+
+    def sizes(ratio):
+        A, B, C = np.moveaxis(bifurcation.pair_step(states, q, ratio, depth), 1, 0)  # both sectors
+        return [np.abs(np.linalg.eigvals(product)).max() for product in (C @ B @ A, A @ B @ C)]
+
+    # the multiplier is compared with 1 + 1e-6 and the ratio known to 1e-9
+    assert sizes(limit)[0] == pytest.approx(1 + 1e-6, abs=1e-7)
+    assert sizes(limit - 1e-4)[0] < 1 + 1e-6 < sizes(limit + 1e-4)[0]
+    assert sizes(limit + 0.1)[0] == pytest.approx(sizes(limit + 0.1)[1], rel=1e-10) and sizes(limit + 0.1)[0] > 1.1
+    assert bifurcation.pair_limit(2, 2.5, [1.0]) == pytest.approx((2 + 1e-6) / 1.25 - 1, abs=2e-9)
+
+
+def test_a_scan_of_the_network_is_its_runs():
+    rng = np.random.default_rng(3)
+    left, right = (np.linalg.qr(rng.standard_normal((2, 2)))[0] for _ in range(2))
+    M = left @ np.diag([2.0, 1.0]) @ right.T
+    W = 0.3 * rng.standard_normal((3, 2, 2))
+    rates, steps, keep = [0.05, 0.2, 9.0], 6, 2
+    found = bifurcation.network_scan(W, M, rates, steps, keep)
+    named = bifurcation.network_scan(W, M, rates, steps, keep, basis=(left, right))
+    assert found["modes"].shape == found["singular_values"].shape == (3, 2, 2) and found["sharpness"].shape == (3, 2)
+    for i, rate in enumerate(rates[:2]):
+        w, states = W, []
+        for _ in range(steps):
+            w = w - rate * network.gradient(w, M)
+            states.append(w)
+        for k, w in enumerate(states[-keep:]):
+            P = left.T @ network.product(w) @ right
+            np.testing.assert_allclose(named["modes"][i, k], np.diag(P), rtol=1e-11)
+            np.testing.assert_allclose(found["modes"][i, k], np.diag(P), rtol=1e-11)  # LAPACK's basis but for signs
+            np.testing.assert_allclose(named["singular_values"][i, k], np.linalg.svd(P)[1], rtol=1e-11)
+            top = np.linalg.eigvalsh(hessian.dense(w, M))[-1]
+            assert named["sharpness"][i, k] == pytest.approx(top, rel=1e-6)
+        off = [abs(left.T @ network.product(w) @ right) * (1 - np.eye(2)) for w in states[-keep:]]
+        assert named["rotation"][i] == pytest.approx(np.max(off), rel=1e-10)
+        assert found["rotation"][i] == pytest.approx(np.max(off), rel=1e-10)
+    assert found["diverged_at"][:2].tolist() == [-1, -1] and 0 < found["diverged_at"][2] <= steps
+    assert found["rotation"].tolist()[2] == np.inf and np.isfinite(found["rotation"][:2]).all()
+    for bad in ((left,), [left, right, right], left, (left, right[:1]), (left, 1.001 * right)):
+        with pytest.raises(ValueError, match="^basis: got"):
+            bifurcation.network_scan(W, M, rates, steps, keep, basis=bad)
+    assert np.array_equal(
+        bifurcation.network_scan(W, M, [0.05], steps, 1, basis=[left, right])["modes"], named["modes"][:1, 1:]
+    )
+    with pytest.raises(ValueError, match="^keep: got 0, needs an integer >= 1$"):
+        bifurcation.network_scan(W, M, rates, steps, 0)
+    for bad in ([], [[0.1]]):
+        with pytest.raises(ValueError, match="^learning_rates: got shape"):
+            bifurcation.network_scan(W, M, bad, steps, keep)
+
+
+# -- numbers of SymPy and mpmath, digits, and limits ------------------------------------------------------------------
+def test_exact_numbers_pass_and_are_refused_like_others():
+    assert bifurcation.rate(sp.Rational(3, 2), 2) == 2.5 and bifurcation.rate(mpmath.mpf(1.5), 2) == 2.5  # 3 r - 2
+    assert all(bifurcation.rate(one, 3) == 1 for one in (sp.Integer(1), mpmath.mpf(1), 1, 1.0))
+    assert bifurcation.critical_orbit(sp.Rational(1, 2), 2, 1) == [sp.Rational(1, 2)]
+    assert bifurcation.critical_orbit(mpmath.mpf(0.5), 2, 1) == [mpmath.mpf(0.5)]
+    assert bifurcation.rate([1.5, 2.0], 2).tolist() == [2.5, 4.0]
+    for bad, text in (
+        (sp.Rational(1, 2), "1/2"),
+        (mpmath.mpf(0.5), "0.5"),
+        (0.5, "0.5"),
+        ([1.5, 0.5], r"\[1.5, 0.5\]"),
+    ):
+        with pytest.raises(ValueError, match=f"^overshoot: got {text}, needs finite real numbers >= 1$"):
+            bifurcation.rate(bad, 2)
+    for bad in (sp.I, sp.oo, sp.Symbol("x"), mpmath.inf, mpmath.nan):
+        with pytest.raises(ValueError, match="^overshoot: got .*, needs finite real numbers$"):
+            bifurcation.critical_orbit(bad, 2, 1)
+        with pytest.raises(ValueError, match="^overshoot: got .*, needs finite real numbers >= 1$"):
+            bifurcation.rate(bad, 2)
+    with pytest.raises(ValueError, match="^rates: got a value that is not finite, needs finite real numbers$"):
+        bifurcation.feigenbaum([1.0, np.inf, 2.0])
+    assert bifurcation.feigenbaum([sp.Integer(0), sp.Integer(4), sp.Integer(5)]) == [4]
+    assert bifurcation.superstable(2, 2, sp.Rational(7, 5)) == bifurcation.superstable(2, 2, mpmath.mpf("1.4"))
+
+
+@pytest.mark.parametrize("period", (1, 2, 5))
+def test_newtons_method_has_the_derivative(period):
+    for depth, r in ((2, 1.3), (3, 1.2), (6, 1.05)):
+        value = lambda x, n=period, L=depth: bifurcation._return(x, L, n)[0]
+        with mpmath.workdps(40):
+            r = mpmath.mpf(r)
+            found, expected = bifurcation._return(r, depth, period), mpmath.diff(value, r)
+            assert found[0] == bifurcation.critical_orbit(r, depth, period)[-1] - 1
+            assert abs(found[1] / expected - 1) < 1e-15  # a difference quotient in forty digits
+
+
+def test_digits_carried():
+    near = bifurcation.overshoot(float(bifurcation.cascade(3, 2)[2]), 3)
+    thirty = bifurcation.superstable(3, 4, near)
+    assert thirty == bifurcation.superstable(3, 4, near, digits=30) != bifurcation.superstable(3, 4, near, digits=31)
+    assert thirty != bifurcation.superstable(3, 4, near, digits=29)
+    assert bifurcation.cascade(3, 2) == bifurcation.cascade(3, 2, digits=30)
+    for digits in (15, 29, 31, 60):
+        assert bifurcation.cascade(3, 2) != bifurcation.cascade(3, 2, digits=digits)
+        with mpmath.workdps(80):
+            root = bifurcation.superstable(3, 2, 1.36, digits=digits)
+            # Newton's method squares a last move of 10^(4 - digits); what is left is rounding
+            assert abs(bifurcation._return(root, 3, 2)[0]) < mpmath.mpf(10) ** (2 - digits)
+    assert bifurcation.cascade(3, 1, digits=15) == bifurcation.cascade(3, 2, digits=15)[:2]
+    with pytest.raises(ValueError, match="^digits: got 14, needs an integer >= 15$"):
+        bifurcation.cascade(2, 2, digits=14)
+    with pytest.raises(ValueError, match="^doublings: got 0, needs an integer >= 1$"):
+        bifurcation.cascade(2, 0)
+
+
+@pytest.mark.parametrize("depth", (3, 4, 7))
+def test_a_cycle_of_smaller_period_is_recognised_in_any_digits(depth):
+    two = bifurcation.overshoot(float(bifurcation.cascade(depth, 1)[1]), depth)
+    for digits in (15, 30, 60):
+        with pytest.raises(RuntimeError, match="^the cycle near overshoot .* has a period smaller than 4$"):
+            bifurcation.superstable(depth, 4, two, digits=digits)
+    assert abs(bifurcation.superstable(depth, 1, 1.1) - 1) < 1e-28  # the cycle of one step is rest: none is smaller
+
+
+def test_depths_at_the_ends():
+    calls = (
+        lambda depth: bifurcation.rate(1.5, depth),
+        lambda depth: bifurcation.overshoot(2.5, depth),
+        lambda depth: bifurcation.critical_orbit(1.5, depth, 1),
+        lambda depth: bifurcation.superstable(depth, 2, 1.4),
+        lambda depth: bifurcation.cascade(depth, 1),
+        bifurcation.zero_hit,
+        bifurcation.landmarks,
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="^depth: got 1, needs an integer >= 2$"):
+            call(1)
+    for call in (
+        lambda depth: bifurcation.pair_step([1.0], [2.0], 0.5, depth),
+        lambda depth: bifurcation.pair_exponent(depth, [1.5], 0.5, steps=1),
+        lambda depth: bifurcation.pair_limit(depth, 2.5, [1.0]),
+    ):
+        for depth in (1, 1001):
+            with pytest.raises(ValueError, match=f"^depth: got {depth}, needs an integer from 2 to 1000$"):
+                call(depth)
+    for depth in (1, 10_001):
+        with pytest.raises(ValueError, match=f"^depth: got {depth}, needs an integer from 2 to 10000$"):
+            bifurcation.scan(depth, [1.5])
+    assert bifurcation.scan(10_000, [1.5], steps=3, keep=1).fate.tolist() == ["bounded"]
+    for count in ({"steps": 0}, {"transient": -1}, {"seed": -1}):
+        name, value = next(iter(count.items()))
+        with pytest.raises(ValueError, match=f"^{name}: got {value}, needs an integer >= {value + 1}$"):
+            bifurcation.pair_exponent(2, [1.5], 0.5, **count)
+    with pytest.raises(ValueError, match="^q: got 0.99, needs at least 1, where"):
+        bifurcation.overshoot(0.99, 3)
+    assert bifurcation.overshoot(1.0, 3) == 1.0
+
+
+def test_ladders_of_rates():
+    assert bifurcation.feigenbaum([0.0, 4.0, 5.0, 5.5]) == [4.0, 2.0]
+    assert bifurcation.accumulation([0.0, 4.0, 5.0, 5.5]) == 6.0  # a half, a quarter, ...
+    assert bifurcation.accumulation([3.0, 2.0, 1.5]) == 1.0 and bifurcation.accumulation(
+        [0.0, 2.0, 1.0]
+    ) == pytest.approx(4 / 3)
+    for bad, words in (
+        ([0.0, 1.0], "rates: got 2 of them, needs at least 3$"),
+        ([0.0, 1.0, 1.0], "rates: got .*, needs single numbers, neighbours different$"),
+        ([1.0, 1.0, 2.0], "rates: got .*, needs single numbers, neighbours different$"),
+        ([0.0, [1.0, 2.0], 3.0], "rates: got .*, needs single numbers, neighbours different$"),
+        (7, "rates: got 7, needs a sequence of numbers$"),
+    ):
+        with pytest.raises(ValueError, match="^" + words):
+            bifurcation.feigenbaum(bad)
+    for bad in ([0.0, 1.0, 2.0], [0.0, 1.0, 3.0], [0.0, 1.0, 0.0]):
+        with pytest.raises(
+            ValueError, match="^rates: got gaps that do not shrink .last ratio .*, needs a convergent cascade"
+        ):
+            bifurcation.accumulation(bad)
+
+
+def test_a_window_that_is_not_found_is_an_error(monkeypatch):
+    """What MINPACK calls a failure is one only where the equations are not solved to 1e-10."""
+    expected, solve = bifurcation.landmarks(2), bifurcation.fsolve
+
+    def failing(shift):
+        def found(*arguments, **options):
+            x, info, _, _ = solve(*arguments, **options)
+            return x + shift, info, 5, "slow progress"
+
+        return found
+
+    monkeypatch.setattr(bifurcation, "fsolve", failing(0.0))
+    assert bifurcation.landmarks(2) == expected
+    for shift in (1e-8, 0.1):
+        monkeypatch.setattr(bifurcation, "fsolve", failing(shift))
+        with pytest.raises(RuntimeError, match="^depth 2: no cycle of period 3 with multiplier 1.0: slow progress$"):
+            bifurcation.landmarks(2)
