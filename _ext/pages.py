@@ -108,7 +108,8 @@ class FillRunTimes(SphinxPostTransform):
     default_priority = 8
 
     def run(self, **_):
-        data = {name: d["exec_data"] for name, d in NbMetadataCollector.get_doc_data(self.env).items() if d.get("exec_data")}
+        pages = NbMetadataCollector.get_doc_data(self.env).items()
+        data = {name: page["exec_data"] for name, page in pages if page.get("exec_data")}
         for place in list(self.document.findall(run_times)):
             rows = [row(nodes.Text("chapter"), nodes.Text("seconds"))]
             for name in in_order(self.env, self.env.config.root_doc):

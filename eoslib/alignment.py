@@ -200,8 +200,10 @@ def commutator(W: np.ndarray) -> np.ndarray:
     Examples
     --------
     >>> shear = np.array([[1.0, 1.0], [0.0, 1.0]])
-    >>> commutator(np.stack([np.eye(2), shear])).tolist(), commutator(np.stack([shear, np.diag([2.0, 1.0])])).round(4).tolist()
-    ([0.0], [4.2426])
+    >>> commutator(np.stack([np.eye(2), shear])).tolist()
+    [0.0]
+    >>> commutator(np.stack([shear, np.diag([2.0, 1.0])])).round(4).tolist()
+    [4.2426]
     """
     W = _for_lapack(W)
     out, into = W[..., :-1, :, :], W[..., 1:, :, :]
@@ -268,8 +270,10 @@ def distance_from_imbalance(W: np.ndarray, C: np.ndarray, rank: int) -> np.ndarr
     Examples
     --------
     >>> W = np.stack([np.diag([2.0, 1.0]), np.array([[2.0, 0.0], [0.003, 1.0]])])
-    >>> distance_from_imbalance(W, imbalance(W), 2).round(6).tolist(), subspace_distance(W, 2).round(6).tolist()
-    ([0.001414], [0.001414])
+    >>> distance_from_imbalance(W, imbalance(W), 2).round(6).tolist()
+    [0.001414]
+    >>> subspace_distance(W, 2).round(6).tolist()
+    [0.001414]
     """
     W, C = _for_lapack(W), validate.real("C", C)
     rank = _rank(rank, W)
@@ -318,7 +322,8 @@ def singular_vector_velocity(W: np.ndarray, velocity: np.ndarray) -> tuple[tuple
 
     Examples
     --------
-    >>> _, (dU, ds, dV) = singular_vector_velocity(np.diag([2.0, 1.0]), np.array([[1.0, 3.0], [0.0, 5.0]]))
+    >>> velocity = np.array([[1.0, 3.0], [0.0, 5.0]])
+    >>> _, (dU, ds, dV) = singular_vector_velocity(np.diag([2.0, 1.0]), velocity)
     >>> ds.tolist(), abs(dU).round(6).tolist()
     ([1.0, 5.0], [[0.0, 1.0], [1.0, 0.0]])
     """

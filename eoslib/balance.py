@@ -146,8 +146,8 @@ def flow_limit(scale: ArrayLike, target: ArrayLike, depth: int) -> FlowLimit:
     Two layers with alpha^2 = 3/2 and m = 1: x^2 = 1/2 and y^2 = 2.
 
     >>> end = flow_limit(1.5 ** 0.5, 1.0, 2)
-    >>> round(float(end.last**2), 12), round(float(end.others**2), 12), round(float(end.sharpness), 12)
-    (0.5, 2.0, 2.5)
+    >>> [round(float(x), 12) for x in (end.last**2, end.others**2, end.sharpness)]
+    [0.5, 2.0, 2.5]
     """
     depth = validate.integer("depth", depth, least=2)
     alpha, m = _together(scale=scale, target=target)
@@ -217,8 +217,8 @@ def sharpness_slope(scale: ArrayLike, target: ArrayLike, depth: int) -> np.ndarr
     Examples
     --------
     >>> step = 1e-5
-    >>> numeric = (flow_sharpness(1 + step, 1.0, 3) - flow_sharpness(1 - step, 1.0, 3)) / (2 * step)
-    >>> round(float(numeric - sharpness_slope(1.0, 1.0, 3)), 8)
+    >>> rise = flow_sharpness(1 + step, 1.0, 3) - flow_sharpness(1 - step, 1.0, 3)
+    >>> round(float(rise / (2 * step) - sharpness_slope(1.0, 1.0, 3)), 8)
     0.0
     """
     end = flow_limit(scale, target, depth)
@@ -310,7 +310,8 @@ def scale_bound(learning_rate: ArrayLike, target: ArrayLike, depth: int, *, form
     --------
     Two layers, m = 1, eta = 1: Psi = sqrt(alpha^4 + 4) = 2 sqrt 2 at alpha = sqrt 2.
 
-    >>> [round(float(scale_bound(1.0, 1.0, 2, form=form)), 4) for form in ("exact", "integral", "simple", "printed")]
+    >>> forms = "exact", "integral", "simple", "printed"
+    >>> [round(float(scale_bound(1.0, 1.0, 2, form=form)), 4) for form in forms]
     [1.4142, 1.2904, 0.7673, 0.4975]
     """
     form = validate.choice("form", form, BOUNDS)

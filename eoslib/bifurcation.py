@@ -537,7 +537,8 @@ def period(orbits: ArrayLike, *, longest: int = 16, tolerance: float = 1e-6) -> 
 
     Examples
     --------
-    >>> period(np.array([[1.0, 2.0, 1.0, 2.0], [3.0, 3.0, 3.0, 3.0], [1.0, 2.0, 4.0, 8.0]]), longest=2).tolist()
+    >>> states = [[1.0, 2.0, 1.0, 2.0], [3.0, 3.0, 3.0, 3.0], [1.0, 2.0, 4.0, 8.0]]
+    >>> period(np.array(states), longest=2).tolist()
     [2, 1, 0]
 
     Just before the edge the swings shrink by a thousandth a step, too slowly for a difference of neighbours to show:

@@ -76,7 +76,9 @@ def holder_gradient(points: ArrayLike, *, usual: bool = False) -> np.ndarray:
 
     Examples
     --------
-    >>> holder_gradient([np.arctan(np.pi), 0.0]).round(12).tolist()  # the deepest minimum of the printed table
+    At the deepest minimum of the printed table:
+
+    >>> holder_gradient([np.arctan(np.pi), 0.0]).round(12).tolist()
     [0.0, 0.0]
     """
     usual = validate.flag("usual", usual)
@@ -317,7 +319,8 @@ def chord_hessian(hessian: Callable, one: ArrayLike, two: ArrayLike, *, nodes: i
 
     Examples
     --------
-    >>> chord_hessian(lambda p: p[..., None] ** 2, np.array([0.0]), np.array([3.0])).round(12).tolist()
+    >>> ends = np.array([0.0]), np.array([3.0])
+    >>> chord_hessian(lambda p: p[..., None] ** 2, *ends).round(12).tolist()
     [[3.0]]
     """
     one, two = validate.real("one", one), validate.real("two", two)

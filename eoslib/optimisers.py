@@ -139,9 +139,9 @@ class ScalarRMSProp(Rule):
     r"""One adaptive step size for all weights, with optional momentum.
 
     .. math::
-        \nu_{t+1} = \beta_2\nu_t + (1-\beta_2)\lVert g_t\rVert^2, \qquad
-        m_{t+1} = \beta_1 m_t + (1-\beta_1) g_t, \qquad
-        w_{t+1} = w_t - \eta\,\frac{m_{t+1}}{\sqrt{\nu_{t+1}} + \epsilon}
+        \nu_{t+1} &= \beta_2\nu_t + (1-\beta_2)\lVert g_t\rVert^2, \\
+        m_{t+1} &= \beta_1 m_t + (1-\beta_1) g_t, \\
+        w_{t+1} &= w_t - \eta\,\frac{m_{t+1}}{\sqrt{\nu_{t+1}} + \epsilon}
 
     With :math:`\beta_1 = 0` it is the scalar RMSProp of Cohen et al. (2025); with :math:`\beta_1 > 0` it is Adam with one
     step size for all weights and without bias correction, as :math:`\nu` starts at the first squared gradient.
@@ -213,7 +213,8 @@ def descend(
     --------
     Heavy ball with momentum 1/4 at rate 1.375 settles on the two-cycle of plain descent at rate 1.1:
 
-    >>> run = descend(np.full((2, 1, 1), 0.9), np.eye(1), 1.375, 2000, rule=HeavyBall(0.25), keep=4)
+    >>> W, rule = np.full((2, 1, 1), 0.9), HeavyBall(0.25)
+    >>> run = descend(W, np.eye(1), 1.375, 2000, rule=rule, keep=4)
     >>> sorted(set(run.singular_values.ravel().round(6).tolist()))
     [0.663494, 1.245597]
     """
@@ -399,7 +400,9 @@ def nesterov_cycle(t: float, depth: int, *, momentum: float) -> Cycle:
 
     Examples
     --------
-    >>> round(nesterov_cycle(0.0, 4, momentum=0.5).rate, 12)  # the edge, 2 (1 + beta) / (1 + 2 beta)
+    The edge, :math:`2(1+\beta)/(1+2\beta)`:
+
+    >>> round(nesterov_cycle(0.0, 4, momentum=0.5).rate, 12)
     1.5
     """
     _momentum(momentum)
@@ -414,8 +417,8 @@ def weight_decay_cycle(t: float, depth: int, *, decay: float) -> Cycle:
     r"""Two-cycle with weight decay, on the explicit branch in :math:`z = e^{2t}` and :math:`\gamma`.
 
     .. math::
-        A = \eta m\rho_1^{L-2} = \frac{z^{2L+1}-z^{2L}+z^2-z+\gamma(z^{2L}-z^2)}{z^L(z^L-1)}, \qquad
-        B = \eta\rho_1^{2L-2} = \frac{z^{L+1}-z^L+z^2-z+\gamma(z^L-z^2)}{z^L(z^L-1)},
+        A &= \eta m\rho_1^{L-2} = \frac{z^{2L+1}-z^{2L}+z^2-z+\gamma(z^{2L}-z^2)}{z^L(z^L-1)}, \\
+        B &= \eta\rho_1^{2L-2} = \frac{z^{L+1}-z^L+z^2-z+\gamma(z^L-z^2)}{z^L(z^L-1)},
 
     from which :math:`\rho_1^L = mB/A` and :math:`q = LB(A/B)^{2-2/L}`.
 

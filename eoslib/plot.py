@@ -154,7 +154,8 @@ def ruler(axis: Axes, marks: dict, ends: tuple[float, float], *, spans: Sequence
     --------
     >>> import matplotlib.pyplot as plt
     >>> figure, axis = plt.subplots()
-    >>> ruler(axis, {"edge": 2.0, "period four": 2.4893}, (1.9, 3.0), spans=[(2.0, 2.4893, "two values", "blue")])
+    >>> marks, spans = {"edge": 2.0, "period four": 2.4893}, [(2.0, 2.4893, "two values", "blue")]
+    >>> ruler(axis, marks, (1.9, 3.0), spans=spans)
     >>> sorted(text.get_text() for text in axis.texts)
     ['edge 2', 'period four 2.489', 'two values']
     >>> plt.close(figure)

@@ -355,9 +355,9 @@ def branch(t: ArrayLike, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     r"""The two-cycle as an explicit function of :math:`t = \tfrac12\ln(\rho_2/\rho_1)`, in units of ``m^(1/L)``.
 
     .. math::
-        q(t) = 2L\,\frac{\sinh t\,\cosh((2L-1)t)}{\sinh Lt}
-               \left[\frac{\cosh((2L-1)t)}{\cosh((L-1)t)}\right]^{1-2/L},\qquad
-        u_{1,2}^L = e^{\mp Lt}\,\frac{\cosh((L-1)t)}{\cosh((2L-1)t)} .
+        q(t) &= 2L\,\frac{\sinh t\,\cosh((2L-1)t)}{\sinh Lt}
+               \left[\frac{\cosh((2L-1)t)}{\cosh((L-1)t)}\right]^{1-2/L}, \\
+        u_{1,2}^L &= e^{\mp Lt}\,\frac{\cosh((L-1)t)}{\cosh((2L-1)t)} .
 
     Parameters
     ----------
@@ -559,8 +559,8 @@ def sharpness_on_cycle(target: float, depth: int, learning_rate: float) -> Cycle
     With :math:`z = \rho_2/\rho_1` and :math:`Z = 1 + z + \dots + z^{L-1}`,
 
     .. math::
-        \eta\lambda(\rho_1) = L\,\frac{1 + z^{1-L}}{Z} - (L-1)(z-1),\qquad
-        \eta\lambda(\rho_2) = L\,\frac{z^{L-1}(1 + z^{L-1})}{Z} + (L-1)\Bigl(1-\frac1z\Bigr).
+        \eta\lambda(\rho_1) &= L\,\frac{1 + z^{1-L}}{Z} - (L-1)(z-1), \\
+        \eta\lambda(\rho_2) &= L\,\frac{z^{L-1}(1 + z^{L-1})}{Z} + (L-1)\Bigl(1-\frac1z\Bigr).
 
     At ``rho_2`` this is the sharpness of a network in which no other mode is steeper; at ``rho_1`` the sharpness is
     set by whichever block of the Hessian is steepest there, often that of another mode.

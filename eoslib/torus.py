@@ -200,8 +200,9 @@ def closed_form(n: Any) -> tuple:
 
     .. math::
 
-        \mathrm{Re} = \frac{8\,(48n^7-629n^6+3107n^5-7527n^4+9804n^3-7125n^2+2761n-455)}{\mathcal D}, \quad
-        \mathcal D = (n-1)(3n^2-3n+1)(9n^3-59n^2+71n-25)
+        \mathrm{Re} &= \frac{8\,N}{(n-1)(3n^2-3n+1)(9n^3-59n^2+71n-25)}, \\
+        N &= 48n^7-629n^6+3107n^5-7527n^4+9804n^3 \\
+        &\quad -7125n^2+2761n-455
 
     and the same with 4 times the polynomial `IMAGINARY` for the second.
 

@@ -96,8 +96,11 @@ def sector_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike, dept
 
     .. math::
 
-        T_{\ell k} = r_i\, a^{2L-\ell-k} b^{\ell+k-L-2}\ (\ell + k \ge L + 2), \quad
-        T_{\ell k} = r_j\, b^{\ell+k-2} a^{L-\ell-k}\ (\ell + k \le L), \quad 0 \text{ at } \ell + k = L + 1.
+        T_{\ell k} = \begin{cases}
+        r_i\, a^{2L-\ell-k} b^{\ell+k-L-2} & \ell + k \ge L + 2, \\
+        0 & \ell + k = L + 1, \\
+        r_j\, b^{\ell+k-2} a^{L-\ell-k} & \ell + k \le L.
+        \end{cases}
 
     Parameters
     ----------
@@ -564,7 +567,8 @@ def lyapunov(
     --------
     At a stable minimum: the slowest direction of one number in two layers is neutral.
 
-    >>> value = lyapunov(np.ones((1, 2, 1, 1)), np.eye(1), [0.5], 200, rng=np.random.default_rng(0))
+    >>> W, rng = np.ones((1, 2, 1, 1)), np.random.default_rng(0)
+    >>> value = lyapunov(W, np.eye(1), [0.5], 200, rng=rng)
     >>> bool(abs(value[0]) < 0.02)
     True
     """
