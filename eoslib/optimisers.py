@@ -417,7 +417,7 @@ def weight_decay_cycle(t: float, depth: int, *, decay: float) -> Cycle:
     r"""Two-cycle with weight decay, on the explicit branch in :math:`z = e^{2t}` and :math:`\gamma`.
 
     .. math::
-        A &= \eta m\rho_1^{L-2} = \frac{z^{2L+1}-z^{2L}+z^2-z+\gamma(z^{2L}-z^2)}{z^L(z^L-1)}, \\
+        A &= \eta m\rho_1^{L-2} = \frac{z^{2L+1}-z^{2L}+z^2-z+\gamma(z^{2L}-z^2)}{z^L(z^L-1)}, \\[1ex]
         B &= \eta\rho_1^{2L-2} = \frac{z^{L+1}-z^L+z^2-z+\gamma(z^L-z^2)}{z^L(z^L-1)},
 
     from which :math:`\rho_1^L = mB/A` and :math:`q = LB(A/B)^{2-2/L}`.
