@@ -9,6 +9,7 @@ sealed by a checksum, and the build compares what it shows with ``tests/outputs`
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -80,20 +81,30 @@ def intact(entry: Path, read: str) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def kept():
+    """The cache of these sources and this environment; its database is closed in the end, which nothing else would do."""
+    cache = get_cache(str(at_start()[1]))
+    try:
+        yield cache
+    finally:
+        cache.db.dispose()
+
+
 def drop_unsealed() -> list[str]:
     """Remove entries that were altered since they were filed, or whose filing was cut off; they run again."""
     folder, read, dropped = at_start()[1], pages(), []
     if not folder.is_dir():
         return []
-    cache = get_cache(str(folder))
     try:
-        records = {record.hashkey: record.pk for record in cache.list_cache_records()}
-        for key in sorted(records.keys() | {entry.name for entry in folder.glob("executed/*")}):
-            if not intact(folder / "executed" / key, read):
-                dropped.append(key)
-                shutil.rmtree(folder / "executed" / key, ignore_errors=True)
-                if key in records:
-                    NbCacheRecord.remove_record(records[key], cache.db)
+        with kept() as cache:
+            records = {record.hashkey: record.pk for record in cache.list_cache_records()}
+            for key in sorted(records.keys() | {entry.name for entry in folder.glob("executed/*")}):
+                if not intact(folder / "executed" / key, read):
+                    dropped.append(key)
+                    shutil.rmtree(folder / "executed" / key, ignore_errors=True)
+                    if key in records:
+                        NbCacheRecord.remove_record(records[key], cache.db)
     except DatabaseError:
         dropped.append(folder.name)
         shutil.rmtree(folder)
@@ -106,9 +117,9 @@ def seal(entry: Path, read: str) -> None:
 
 def file(notebook, path: Path, seconds: float, read: str) -> None:
     """Keep an executed chapter for the book; `read` is the digest of the pages when it began."""
-    cache = get_cache(str(at_start()[1]))
     bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": round(seconds, 1)})
-    record = cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    with kept() as cache:
+        record = cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
     seal(at_start()[1] / "executed" / record.hashkey, read)
 
 
@@ -141,15 +152,16 @@ def run_missing(app, env, names):
 
     myst-nb finds these in the cache; one that failed it runs again, and says why.
     """
-    cache, waiting = get_cache(str(at_start()[1])), []
-    for path in (Path(env.doc2path(name)) for name in names):
-        text = path.read_text(encoding="utf8")
-        if outputs.is_notebook(text):
-            notebook = read_myst_markdown_notebook(text, add_source_map=True, path=str(path))
-            try:
-                cache.match_cache_notebook(notebook)
-            except KeyError:
-                waiting.append((path, notebook))
+    waiting = []
+    with kept() as cache:
+        for path in (Path(env.doc2path(name)) for name in names):
+            text = path.read_text(encoding="utf8")
+            if outputs.is_notebook(text):
+                notebook = read_myst_markdown_notebook(text, add_source_map=True, path=str(path))
+                try:
+                    cache.match_cache_notebook(notebook)
+                except KeyError:
+                    waiting.append((path, notebook))
 
     def run(path, notebook):
         try:
@@ -177,7 +189,15 @@ def compare(app, env):
     The executed notebooks that readers download are written here too: myst-nb writes those it found in the cache
     without their outputs.
     """
-    log, cache = logging.getLogger(__name__), get_cache(str(at_start()[1]))
+    log = logging.getLogger(__name__)
+    with kept() as cache:
+        compare_all(app, env, cache, log)
+    if not unchanged():
+        shutil.rmtree(at_start()[1], ignore_errors=True)
+        log.warning("library, records or versions changed while the book was built; build it again")
+
+
+def compare_all(app, env, cache, log):
     for name in sorted(env.found_docs):
         if "kernelspec" not in env.metadata.get(name, {}):
             continue
@@ -196,9 +216,6 @@ def compare(app, env):
         for difference in outputs.differences(cells, stored):
             log.warning("output differs from %s: %s", reference.name, difference, location=name)
         nbformat.write(notebook, executed)
-    if not unchanged():
-        shutil.rmtree(at_start()[1], ignore_errors=True)
-        log.warning("library, records or versions changed while the book was built; build it again")
 
 
 def setup(app):
