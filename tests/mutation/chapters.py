@@ -36,6 +36,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SURVIVORS = Path(__file__).with_name("chapter_survivors.yml")
+SCORES = Path(__file__).with_name("chapter_scores.json")
 MOST, MOST_DEFINING = 5, 2  # mutants of a check cell and of another, unless all are asked for
 FIGURES = {"hide-input", "remove-input"}
 
@@ -116,6 +117,7 @@ class Chapter:
             exec(compile(cell.tree, f"<cell {cell.number}>", "exec"), self.space)
             if "matplotlib.pyplot" in sys.modules:
                 sys.modules["matplotlib.pyplot"].close("all")
+            close_pool()
         cell.seconds = time.perf_counter() - start
 
     def wanted(self, cell):
@@ -182,6 +184,14 @@ class Chapter:
         self.space.update(cell.before | {"_reached": reached, "_all": everything})
         fate = attempt(compile(ast.fix_missing_locations(tree), "<control>", "exec"), self.space)
         return fate if fate != "survived" else [lines[k] for k in lines if k not in hit or k in empty]
+
+
+def close_pool():
+    """End joblib's worker processes: a fork would wait for them, and cannot reach them."""
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky is not None and loky._executor is not None:
+        loky._executor.shutdown(wait=True, kill_workers=True)
+        loky._executor = None
 
 
 class Reaching(ast.NodeTransformer):
@@ -277,8 +287,11 @@ def judge(rows, faults, reasons):
     return complaints
 
 
-def table(name, rows, reasons):
-    """One row of the report: chapter, check cells, mutants, killed, by error, survived, explained."""
+COLUMNS = ("check cells", "mutants", "killed", "by error", "survived", "explained")
+
+
+def count(rows, reasons):
+    """The numbers of a chapter, by the names of the columns."""
     counts, explained = Counter(), 0
     for row in rows:
         counts.update(fate for fate, _ in row["fates"].values())
@@ -286,7 +299,14 @@ def table(name, rows, reasons):
         explained += sum(fate == "survived" and key in given for key, (fate, _) in row["fates"].items())
     numbers = [sum(row["check"] for row in rows), sum(counts.values())]
     numbers += [*(counts[fate] for fate in ("killed", "error", "survived")), explained]
-    return f"| {name} | " + " | ".join(map(str, numbers)) + " |"
+    return dict(zip(COLUMNS, numbers, strict=True))
+
+
+def keep(name, numbers, most):
+    """Write a chapter's numbers to ``chapter_scores.json``."""
+    scores = json.loads(SCORES.read_text(encoding="utf8")) if SCORES.exists() else {}
+    scores[name] = {**numbers, "of a check": most or "all", "date": time.strftime("%Y-%m-%d", time.gmtime())}
+    SCORES.write_text(json.dumps(scores, indent=1, sort_keys=True) + "\n", encoding="utf8")
 
 
 def survivors(rows, reasons):
@@ -321,8 +341,7 @@ def main():
     names = options.names or [p.stem for p in sorted((ROOT / "chapters").glob("*.md")) if is_notebook(p)]
     sys.path.insert(0, str(ROOT))
     failed = False
-    print("| chapter | check cells | mutants | killed | by error | survived | explained |")
-    print("| --- |" + 6 * " ---: |")
+    print("| chapter | " + " | ".join(COLUMNS) + " |\n| --- |" + len(COLUMNS) * " ---: |")
     for name in names:
         path, most = ROOT / "chapters" / f"{name}.md", None if options.all else MOST
         answer = forked(lambda path=path, most=most: examine(path, most=most, only=options.cell))
@@ -332,9 +351,12 @@ def main():
             continue
         rows, faults = answer
         reasons = stored.get(name, {})
-        print(table(name, rows, reasons), flush=True)
+        numbers = count(rows, reasons)
+        print(f"| {name} | " + " | ".join(map(str, numbers.values())) + " |", flush=True)
         complaints = judge(rows, faults, reasons)
         failed |= bool(complaints)
+        if not options.cell:
+            keep(name, numbers | {"complaints": len(complaints)}, most)
         print("\n".join(complaints), file=sys.stderr)
         if options.save:
             (options.save / f"{name}.json").write_text(json.dumps([rows, faults]))
