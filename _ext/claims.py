@@ -219,11 +219,13 @@ class Claims(SphinxDirective):
         return getattr(self, f"write_{self.arguments[0]}")()
 
     def write_words(self):
-        """The verdict words, their meaning, and how often each was given."""
-        number = Counter(e["verdict"] for e in load())
+        """The verdict words, their meaning, and how often each was given, in the ledger and in the errata."""
+        number = Counter((e["verdict"], e["kind"] in ERRATA) for e in load())
         lines = []
         for word, meaning in VERDICTS.items():
-            lines += [f"{word}", f": {meaning} ({number[word]} rows).", ""]
+            here, there = number[word, False], number[word, True]
+            counts = [f"{here} here"] * (here > 0) + [f"{there} in the errata"] * (there > 0)
+            lines += [f"{word}", f": {meaning} ({', '.join(counts) or 'none'}).", ""]
         return self.parse(lines)
 
     def write_numbers(self):
@@ -320,7 +322,7 @@ class Claims(SphinxDirective):
             return []
         keys = [key for key in named(entry) if len(by_number()[key]) > 1]
         line = nodes.paragraph(classes=["claim-foot", "claim-beside"])
-        line += nodes.Text(f"Also on {', '.join(f'{kind} {number}' for kind, number in keys)}: ")
+        line += nodes.Text(f"Also on {spelled(keys)}: ")
         for number, other in enumerate(sorted(others.values(), key=paper_order)[:MOST_BESIDE]):
             line += nodes.Text(" · " if number else "")
             line += link_to(self.env.app.builder, self.env.docname, other, plain(other["name"]))
@@ -368,7 +370,8 @@ class Claims(SphinxDirective):
     def chapter_title(self, chapter):
         if not chapter:
             return "Not tied to a chapter"
-        return chapter.replace("_", " ").capitalize()
+        words = chapter.replace("_", " ").replace("low rank", "low-rank").replace("two cycle", "two-cycle")
+        return (words[0].upper() + words[1:]).replace("Relu", "ReLU")
 
     def chapter_order(self, chapter):
         toc = (FILE.parent.parent / "_toc.yml").read_text()
@@ -398,6 +401,21 @@ def by_number() -> dict:
 def section_id(section) -> str:
     """Anchor of a section of the paper on a page in its order."""
     return nodes.make_id(f"claims-section-{section}")
+
+
+def spelled(keys):
+    """What has a number in the paper, in words: "Proposition 1, equations 18–23"."""
+    words = []
+    for kind in dict.fromkeys(kind for kind, _ in keys):
+        runs = []
+        for number in sorted(number for k, number in keys if k == kind):
+            if runs and number == runs[-1][-1] + 1:
+                runs[-1].append(number)
+            else:
+                runs.append([number])
+        names = [str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs]
+        words.append(f"{kind}{'s' if sum(map(len, runs)) > 1 else ''} {', '.join(names)}")
+    return ", ".join(words)
 
 
 def plain(name):

@@ -49,12 +49,25 @@ document.addEventListener("DOMContentLoaded", () => {
     formulas.forEach((formula) => {
       formula.classList.remove("scrolls");
       formula.removeAttribute("tabindex");
+      formula.style.fontSize = "";
     });
+    const width = (formula) => formula.querySelector("svg").getBoundingClientRect().width;
     const wide = formulas.map((formula) => {
-      const svg = formula.querySelector("svg"), line = formula.closest("p, li, td, dd, div");
-      return svg && line && svg.getBoundingClientRect().width > line.clientWidth - 40;
+      const line = formula.closest("p, li, td, dd, div"), beside = formula.getAttribute("display") ? formula.clientWidth : line.clientWidth - 40;
+      return width(formula) > beside;
     });
-    formulas.forEach((formula, i) => formula.classList.toggle("scrolls", Boolean(wide[i])));
+    formulas.forEach((formula, i) => formula.classList.toggle("scrolls", wide[i]));
+    // What seven tenths of its size make fit is written smaller; only what is wider still scrolls. In a few steps, as a font
+    // may have whole pixels only.
+    const sizes = formulas.map(() => 1);
+    for (let step = 0; step < 4; step++) {
+      const fits = formulas.map((formula, i) => (wide[i] ? (sizes[i] * (formula.clientWidth - 1 - step)) / width(formula) : 1));
+      formulas.forEach((formula, i) => {
+        if (fits[i] >= sizes[i] || fits[i] < 0.7 - step / 50) return;
+        sizes[i] = fits[i] - step / 100;
+        formula.style.fontSize = `${100 * sizes[i]}%`;
+      });
+    }
     document.querySelectorAll(boxes).forEach((box) => {
       const scrolls = fade(box);
       if (scrolls && !box.closest("a")) box.tabIndex = 0;
@@ -62,12 +75,21 @@ document.addEventListener("DOMContentLoaded", () => {
       if (scrolls) box.dataset.fades = "1";
     });
   };
+  // On a phone the parts of a displayed formula that \qquad sets apart stand below one another.
+  const paired = (tex, one, other) => (tex.match(one) || []).length === (tex.match(other) || []).length;
+  const whole = (tex) => paired(tex, /(?<!\\)\{/g, /(?<!\\)\}/g) && paired(tex, /\\left\b/g, /\\right\b/g) && paired(tex, /\\begin\b/g, /\\end\b/g);
+  const inRows = (item) => {
+    const parts = item.math.split(/\\qquad\b/);
+    if (!item.display || parts.length < 2 || item.math.includes("\\\\") || !parts.every(whole)) return null;
+    return MathJax.tex2svgPromise(`\\begin{gathered}${parts.join("\\\\")}\\end{gathered}`, { display: true }).then((box) => item.typesetRoot.replaceWith(box));
+  };
+  const rows = () => matchMedia("(max-width: 600px)").matches && Promise.all([...MathJax.startup.document.math].map(inRows));
   let asked = 0;
   const refit = () => {
     cancelAnimationFrame(asked);
     asked = requestAnimationFrame(fit);
   };
-  const typeset = () => window.MathJax.startup.promise.then(fit);
+  const typeset = () => window.MathJax.startup.promise.then(rows).then(fit);
   if (window.MathJax && window.MathJax.startup && window.MathJax.startup.promise) typeset();
   else window.addEventListener("load", () => (window.MathJax && window.MathJax.startup ? typeset() : fit()));
   const article = document.querySelector("article");

@@ -127,7 +127,7 @@ def two_modes() -> Explorer:
     spans = {n: Span(location=2.1, dimension="height", line_color=COLOURS[c]) for n, c in (("at_second", "purple"), ("at_eta_t", "blue"))}
     spans["cursor"] = Span(location=rate, dimension="height", line_color="black", line_dash="dashed")
 
-    ruler = _figure("q = ηS: dashed, yours; purple, 2/λ₂; blue, the threshold of this book", "", x_range=(2.0, 2.6), y_range=(0, 1), height=90)
+    ruler = _figure("q: yours dashed, 2/λ₂ purple, η_T blue", "", x_range=(2.0, 2.6), y_range=(0, 1), height=90)
     ruler.yaxis.visible = False
     for span in spans.values():
         ruler.add_layout(span)
@@ -196,7 +196,15 @@ def _figure(x, y, **options):
 def _slider(title, start, end, value, step):
     from bokeh.models import Slider
 
-    return Slider(title=title, start=start, end=end, value=value, step=step, sizing_mode="stretch_width")
+    return Slider(
+        title=title,
+        start=start,
+        end=end,
+        value=value,
+        step=step,
+        sizing_mode="stretch_width",
+        margin=(5, 12, 5, 5),  # room for the handle at the right end
+    )
 
 
 def _finish(name, height, controls, models, plots, still, *, drag=None):
