@@ -79,6 +79,24 @@ def link_figures(app, doctree, docname):
                 link += image
 
 
+POWER = re.compile(r"(\d(?:\.\d+)?)e([+-])0*(\d+)")
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def as_written(number):
+    """A number from a cell as a sentence has it: "3.0·10⁻⁴" for "3.0e-04", and a minus for a hyphen."""
+    number = POWER.sub(lambda m: f"{m[1]}·10{(m[2].strip('+') + m[3]).translate(RAISED)}", number)
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", number)
+
+
+def write_numbers(app, doctree, docname):
+    """Numbers that cells put into sentences."""
+    for pasted in doctree.findall(nodes.inline):
+        if "pasted-text" in pasted["classes"]:
+            for text in list(pasted.findall(nodes.Text)):
+                text.parent.replace(text, nodes.Text(as_written(text.astext())))
+
+
 def offer_notebook(app, doctree, docname):
     """At the end of a chapter, a link to its executed notebook."""
     if any(n.get("nb_element") == "cell_code" for n in doctree.findall(nodes.container)):
@@ -268,5 +286,6 @@ def setup(app):
     app.add_post_transform(FillRunTimes)
     app.connect("doctree-resolved", link_figures)
     app.connect("doctree-resolved", offer_notebook)
+    app.connect("doctree-resolved", write_numbers)
     app.connect("build-finished", parts_as_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -75,7 +75,8 @@ def use_style() -> None:
     if "ipykernel" in sys.modules:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-        set_matplotlib_formats("svg", metadata={"Date": None})
+        # rasterized artists lie up to a pixel beside the axes' own lines: pixels must be small
+        set_matplotlib_formats("svg", metadata={"Date": None}, dpi=220)
 
 
 def threshold(

@@ -1,4 +1,4 @@
-"""What the extension makes of the claims: ranges of numbers, names of chapters, counts of verdicts."""
+"""What the extensions write: ranges of numbers, names of chapters, counts of verdicts, numbers in sentences."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "_ext"))
 import claims
+import pages
+from docutils import nodes
 
 
 @pytest.mark.parametrize(
@@ -52,3 +54,27 @@ def test_counts_of_verdicts_are_those_of_the_two_pages():
     assert len(lines) == len(claims.VERDICTS) and sum(here) == len(rows)
     beside = [int(line.split(" in the errata")[0].replace("(", " ").split()[-1]) for line in lines if "errata" in line]
     assert sum(beside) == len(claims.load()) - len(rows)
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        ("3.0e-04", "3.0·10⁻⁴"),
+        ("1.25e+10", "1.25·10¹⁰"),
+        ("-0.0237", "−0.0237"),
+        ("57.3, -2.1", "57.3, −2.1"),
+        ("two-phase", "two-phase"),
+        ("1-2", "1-2"),
+        ("0.618", "0.618"),
+    ],
+)
+def test_numbers_of_cells_read_as_in_a_sentence(number, written):
+    paragraph = nodes.paragraph("", "", nodes.Text("take "), nodes.inline("", number, classes=["pasted-text"]))
+    pages.write_numbers(None, paragraph, "")
+    assert paragraph.astext() == f"take {written}"
+
+
+def test_only_numbers_of_cells_are_rewritten():
+    paragraph = nodes.paragraph("", "", nodes.Text("3.0e-04 "), nodes.literal("", "3.0e-04"))
+    pages.write_numbers(None, paragraph, "")
+    assert paragraph.astext() == "3.0e-04 3.0e-04"
