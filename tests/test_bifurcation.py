@@ -7,6 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 import sympy as sp
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
@@ -389,6 +390,14 @@ def test_periods_by_hand():
     bad[0, 5] = np.inf
     assert bifurcation.period(bad).tolist() == [0, 1] and bifurcation.period(np.ones((1, 32), int)).tolist() == [1]
     assert bifurcation.period((1 + 1e-7 * np.arange(32))[None]).tolist() == [1]
+    # one more than the longest is not looked for; half of a cycle at rest while the other half creeps is no cycle
+    assert bifurcation.period(np.resize([1.0, 2.0, 3.0], (1, 32)), longest=2).tolist() == [0]
+    half = np.resize([1.0, 1.01], 64)
+    assert bifurcation.period(half[None]).tolist() == [2]
+    for first in (0, 1):
+        creeping = half.copy()
+        creeping[first::2] += 9e-7 * np.arange(32)  # 9e-7 a turn, below the tolerance, and 2.8e-5 in all, above 1e-5
+        assert bifurcation.period(creeping[None]).tolist() == [0]
 
 
 # -- narrow and wide floats -------------------------------------------------------------------------------------------
@@ -573,6 +582,8 @@ def test_a_scan_of_the_network_is_its_runs():
     )
     with pytest.raises(ValueError, match="^keep: got 0, needs an integer >= 1$"):
         bifurcation.network_scan(W, M, rates, steps, 0)
+    with pytest.raises(ValueError, match="^W: got a torch tensor, needs a NumPy array$"):
+        bifurcation.network_scan(torch.tensor(W), torch.tensor(M), rates, steps, keep)
     for bad in ([], [[0.1]]):
         with pytest.raises(ValueError, match="^learning_rates: got shape"):
             bifurcation.network_scan(W, M, bad, steps, keep)
@@ -628,6 +639,11 @@ def test_digits_carried():
             # Newton's method squares a last move of 10^(4 - digits); what is left is rounding
             assert abs(bifurcation._return(root, 3, 2)[0]) < mpmath.mpf(10) ** (2 - digits)
     assert bifurcation.cascade(3, 1, digits=15) == bifurcation.cascade(3, 2, digits=15)[:2]
+    with mpmath.workdps(60):
+        ends = bifurcation.cascade(3, 2, digits=60)
+        for n, guess in ((2, 1.36), (4, near)):
+            exact = bifurcation.rate(bifurcation.superstable(3, n, guess, digits=60), 3)
+            assert abs(ends[n // 2] - exact) < mpmath.mpf(10) ** -57  # a few roundings
     with pytest.raises(ValueError, match="^digits: got 14, needs an integer >= 15$"):
         bifurcation.cascade(2, 2, digits=14)
     with pytest.raises(ValueError, match="^doublings: got 0, needs an integer >= 1$"):
@@ -716,3 +732,27 @@ def test_a_window_that_is_not_found_is_an_error(monkeypatch):
         monkeypatch.setattr(bifurcation, "fsolve", failing(shift))
         with pytest.raises(RuntimeError, match="^depth 2: no cycle of period 3 with multiplier 1.0: slow progress$"):
             bifurcation.landmarks(2)
+
+
+def test_ratios_inside_zero_and_one():
+    for ratio in (0.0, 1.0, -0.5, 1.5, [0.5]):
+        for call in (
+            lambda: bifurcation.pair_step([1.0], [2.0], ratio, 2),
+            lambda: bifurcation.pair_exponent(2, [1.5], ratio, steps=1),
+        ):
+            with pytest.raises(ValueError, match="^ratio: got .*, needs a number between 0 and 1$"):
+                call()
+    for q in (1.99, 5.0):  # at rest two modes survive while q (1 + ratio) < 4: all of them, and not even the smallest
+        with pytest.raises(ValueError, match=f"^orbit: got .*, which at q = {q} no ratio of singular values makes"):
+            bifurcation.pair_limit(2, q, [1.0])
+
+
+def test_an_orbit_that_leaves_in_one_step_is_reported_without_a_warning():
+    """From 0.7 to 2.9, whose powers in 400 layers are out of range."""
+    with pytest.raises(ValueError, match="^q: got rates at which the one-mode orbit leaves for infinity$"):
+        bifurcation.pair_exponent(400, [2.2 * 400 / 0.7**399], 0.5, steps=3, transient=0)
+
+
+def test_the_documented_length_of_a_scan():
+    plain, named = bifurcation.scan(2, [2.2]), bifurcation.scan(2, [2.2], steps=3000, keep=200, start=0.7)
+    assert np.array_equal(plain.orbits, named.orbits) and np.array_equal(plain.lyapunov, named.lyapunov)
