@@ -87,7 +87,7 @@ def holder_gradient(points: ArrayLike, *, usual: bool = False) -> np.ndarray:
     sin, cos = np.sin(x) * np.cos(y), np.cos(x) * np.cos(y)
     sign = np.where(sin < 0, 1.0, -1.0) * outer
     across = np.sin(x) * np.sin(y)
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore"):
         return np.stack([sign * (cos + sin * slope * x / r), sign * (-across + sin * slope * y / r)], axis=-1)
 
 
@@ -115,13 +115,13 @@ def holder_hessian(points: ArrayLike, *, usual: bool = False) -> np.ndarray:
     k = _slope(r, usual)
     sx, cx, sy, cy = np.sin(x), np.cos(x), np.sin(y), np.cos(y)
     sign = np.where(sx * cy < 0, 1.0, -1.0) * _envelope(r, usual)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        a, b = k * x / r, k * y / r  # gradient of the exponent
-        aa, bb, ab = k * y * y / r**3, k * x * x / r**3, -k * x * y / r**3  # its second derivatives
     g = sx * cy
-    xx = g * (aa + a * a - 1) + 2 * cx * cy * a
-    yy = g * (bb + b * b - 1) - 2 * sx * sy * b
-    xy = g * (ab + a * b) + cx * cy * b - sx * sy * a - cx * sy
+    with np.errstate(invalid="ignore"):
+        u, v, steep = x / r, y / r, k * (g / r)  # near the origin g / r is in range where 1 / r is not
+    a, b = k * u, k * v  # gradient of the exponent; its second derivatives are k / r times products of u and v
+    xx = steep * v * v + g * (a * a - 1) + 2 * cx * cy * a
+    yy = steep * u * u + g * (b * b - 1) - 2 * sx * sy * b
+    xy = -steep * u * v + g * a * b + cx * cy * b - sx * sy * a - cx * sy
     return np.stack([np.stack([sign * xx, sign * xy], -1), np.stack([sign * xy, sign * yy], -1)], -2)
 
 
@@ -154,8 +154,8 @@ def cell_minimum(cells: ArrayLike, *, usual: bool = False) -> np.ndarray:
     Raises
     ------
     ValueError
-        If `cells` are not pairs of integers, or the iteration leaves a cell or does not reach a point with gradient
-        below 1e-12 and positive curvature.
+        If `cells` are not pairs of integers, or the iteration leaves a cell or does not reach a point with positive
+        curvature and a gradient below 1e-12 of the table's depth.
 
     Examples
     --------
@@ -169,13 +169,13 @@ def cell_minimum(cells: ArrayLike, *, usual: bool = False) -> np.ndarray:
         cells = np.asarray(None)
     if cells.dtype.kind not in "iu" or cells.ndim == 0 or cells.shape[-1] != 2:
         raise ValueError(f"cells: got shape {cells.shape} of {cells.dtype}, needs (..., 2) integers")
-    middle = np.pi * (cells + np.array([0.5, 0.0]))
-    point = middle.copy()
+    if np.any(np.abs(cells.astype(float)) > 400):  # where the table is e^560 deep, or e^-560
+        raise ValueError(f"cells: got {validate.short(cells)}, needs integers up to 400 in size")
+    point = np.pi * (cells + np.array([0.5, 0.0]))
     for _ in range(NEWTON_STEPS):
         g, H = holder_gradient(point, usual=usual), holder_hessian(point, usual=usual)
-        step = np.linalg.solve(H, g[..., None])[..., 0]
-        point = point - np.clip(step, -0.2, 0.2)
-    small = np.abs(holder_gradient(point, usual=usual)).max(-1) < 1e-12
+        point = point - np.linalg.solve(H, g[..., None])[..., 0]
+    small = np.abs(holder_gradient(point, usual=usual)).max(-1) < -1e-12 * holder(point, usual=usual)
     bowl = np.linalg.eigvalsh(holder_hessian(point, usual=usual))[..., 0] > 0
     found = small & bowl & np.all(cell(point) == cells, axis=-1)
     if not np.all(found):

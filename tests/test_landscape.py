@@ -155,6 +155,13 @@ def test_the_table_in_numbers_worked_out_by_hand():
     )
     assert_allclose(landscape.holder_gradient([np.pi / 2, 0.0]), [e**0.5 / np.pi, 0], atol=1e-15)  # -(1)' e^(1 - r/pi)
     assert_allclose(landscape.holder_gradient([1.5 * np.pi, 0.0], usual=True), [-(e**0.5) / np.pi, 0], atol=1e-14)
+    near = np.sqrt(np.pi**2 - 0.25) * (1 + np.finfo(float).eps * np.arange(-4, 5))
+    circle = np.array([0.5, next(y for y in near if np.hypot(0.5, y) == np.pi)])
+    for function in (landscape.holder_gradient, landscape.holder_hessian):
+        assert np.array_equal(function(circle, usual=True), function(circle))
+    ridge = landscape.holder_hessian([0.0, 1.0])  # f = -x cos(y) e^(1 - r/pi) on the side x >= 0
+    inner = np.exp(1 - 1 / np.pi)
+    assert_allclose(ridge, [[0, inner * (np.cos(1) / np.pi + np.sin(1))], [inner * (np.cos(1) / np.pi + np.sin(1)), 0]])
     # on the circle r = pi the printed side is taken; on a ridge the side of sin >= 0
     assert (
         landscape.holder_gradient([0.0, np.pi], usual=True)[0]
@@ -181,6 +188,7 @@ def test_cells_by_hand():
     assert landscape.cell([[0.1, 0.0], [-0.1, 0.0], [pi + 0.1, pi / 2 + 0.1], [0.1, -pi / 2 - 0.1]]).tolist() == [
         [0, 0], [-1, 0], [1, 1], [0, -1],
     ]  # fmt: skip
+    assert landscape.cell_minimum(np.zeros((0, 2), int)).shape == (0, 2)
     many = landscape.cell_minimum(np.array([[[0, 0], [-1, 0]], [[1, 1], [2, 3]]], np.int8), usual=True)
     assert many.shape == (2, 2, 2) and np.array_equal(landscape.cell(many), [[[0, 0], [-1, 0]], [[1, 1], [2, 3]]])
     assert_allclose(landscape.holder_gradient(many, usual=True), 0, atol=1e-12)
@@ -207,6 +215,46 @@ def test_a_point_at_rest_that_is_no_minimum_of_its_cell_is_refused(monkeypatch):
         monkeypatch.setattr(landscape, "cell", lambda p: np.array(other))
         with pytest.raises(ValueError, match="needs cells with a smooth minimum inside"):  # in another cell
             landscape.cell_minimum([0, 0])
+
+
+@pytest.mark.parametrize("broken", ["holder_gradient", "holder_hessian", "cell"])
+def test_of_several_cells_only_those_without_a_minimum_are_named(monkeypatch, broken):
+    """Each of the three conditions fails for one cell of a batch, in one component."""
+    cells, good = [[0, 0], [1, 1], [2, 3]], getattr(landscape, broken)
+
+    def bad(points, **options):
+        value, there = good(points, **options), good(points, **options)
+        there[1] = {"holder_gradient": [0.0, 1e-6], "holder_hessian": np.diag([-0.5, 1.0]), "cell": [1, 0]}[broken]
+        return np.where(np.arange(3).reshape((3,) + (1,) * (value.ndim - 1)) == 1, there, value)
+
+    landscape.cell_minimum(cells)
+    monkeypatch.setattr(landscape, broken, bad)
+    with pytest.raises(ValueError, match=r"^cells: got \[\[1, 1\]\], needs"):
+        landscape.cell_minimum(cells)
+
+
+@pytest.mark.parametrize("usual", [False, True])
+def test_far_cells_have_their_minimum_at_the_tables_own_scale(usual):
+    """The table is up to 1e244 deep there, or 1e-244: Newton's method from the middle leaves a relative gradient of rounding."""
+    cells = np.array([[40, 3], [-33, 33], [0, -45], [400, -400]])
+    point = landscape.cell_minimum(cells, usual=usual)
+    assert np.array_equal(landscape.cell(point), cells)
+    pair = np.pi * (cells + np.array([0.5, 0.0]))  # -log|f| = -log|sin x| - log|cos y| -+ (1 - r / pi): solved by bisection
+    slope = lambda p, i: (1 if usual else -1) * p[i] / np.hypot(*p) / np.pi
+    for p, middle in zip(point, pair):
+        # cot x = -slope and tan y = slope, at offsets from the middle of the cell
+        assert_allclose(np.tan(p - middle), [slope(p, 0), slope(p, 1)], atol=1e-12)
+
+
+def test_near_the_origin_the_hessian_is_in_range():
+    """There f = -e|x| up to r, whose slope along the exponent bends: f_xy = -(e/pi) y^3 / r^3 and so on, at every scale."""
+    for size in (1e-5, 1e-120, 1e-300):
+        x, y, r = 0.6 * size, 0.8 * size, size
+        with np.errstate(all="raise", under="ignore"):
+            H = landscape.holder_hessian([x, y])
+        c, s = x / r, y / r  # -e x (1 - r/pi): second derivatives of x r are (3 c - c^3, s^3; s^3, c s^2 ... )
+        wanted = np.e / np.pi * np.array([[3 * c - c**3, s**3], [s**3, c**3]])
+        assert_allclose(H, wanted, atol=10 * size + 1e-14)
 
 
 def test_the_scalar_network_by_hand():
@@ -249,6 +297,23 @@ def test_the_square_belongs_to_the_plane():
     )
 
 
+def test_without_a_step_a_run_is_its_start():
+    run = landscape.descend(lambda p: p, np.ones((3, 4, 2)), [])
+    assert run.points.shape == (3, 4, 1, 2) and run.diverged.shape == (3, 4) and not run.diverged.any()
+
+
+def test_shares_of_a_batch_are_those_one_by_one():
+    rng = np.random.default_rng(4)
+    g, A = rng.standard_normal((5, 3)), rng.standard_normal((5, 3, 3))
+    H = A + np.swapaxes(A, -1, -2)
+    together = landscape.downward_share(g, H)
+    for share, vector, matrix in zip(together, g, H):
+        values, vectors = np.linalg.eigh(matrix)
+        parts = [np.dot(vectors[:, i], vector) ** 2 for i in range(3) if values[i] < 0]
+        assert share == pytest.approx(sum(parts) / np.dot(vector, vector), abs=1e-14)
+    assert np.ptp(together) > 0.1
+
+
 def test_share_of_batches_and_of_zero_curvature():
     g = np.array([[3.0, 4.0], [6.0, 8.0]])
     assert_allclose(landscape.downward_share(g, np.stack([np.diag([-1.0, 2.0]), np.diag([0.0, -2.0])])), [0.36, 0.64])
@@ -278,6 +343,8 @@ def test_chord_of_one_node_is_the_middle_and_of_few_exact_for_polynomials():
         (lambda: landscape.cell([1.0, 2.0, 3.0]), r"^points: got shape \(3,\)"),
         (lambda: landscape.cell_minimum([1, 2, 3]), r"^cells: got shape \(3,\) of int64"),
         (lambda: landscape.cell_minimum(3), r"^cells: got shape \(\)"),
+        (lambda: landscape.cell_minimum([[0, 0], [401, 0]]), r"^cells: got .*401.* needs integers up to 400 in size"),
+        (lambda: landscape.cell_minimum([0, -401]), "^cells: got .*-401"),
         (lambda: landscape.cell_minimum([[1, 2], [1]]), "^cells: got shape"),
         (
             lambda: landscape.scalar_network([1.0, 1.0], targets=(1.0, 2.0, 3.0)),
@@ -292,6 +359,8 @@ def test_chord_of_one_node_is_the_middle_and_of_few_exact_for_polynomials():
         (lambda: landscape.downward_share(1.0, [[1.0]]), r"^hessians: got shape \(1, 1\)"),
         (lambda: landscape.downward_share([1.0, 2.0], np.ones((2, 3))), r"^hessians: got shape \(2, 3\)"),
         (lambda: landscape.chord_hessian(lambda p: p, [[1.0]], [[2.0]]), r"^two: got shape \(1, 1\)"),
+        (lambda: landscape.chord_hessian(lambda p: p, [np.nan], [1.0]), "^one: got entries that are not finite"),
+        (lambda: landscape.chord_hessian(lambda p: p, [1.0], [np.nan]), "^two: got entries that are not finite"),
         (lambda: landscape.chord_hessian(lambda p: p, [1.0], [2.0], nodes=0), "^nodes: got 0, needs an integer >= 1"),
         (lambda: landscape.holder([1.0, 1.0], usual=1), "^usual: got 1, needs True or False"),
     ],

@@ -2,6 +2,8 @@
 
 import base64
 import re
+import sys
+import types
 
 import matplotlib
 import numpy as np
@@ -145,7 +147,7 @@ def test_names_stand_inside_the_picture(axis, where, horizontal, vertical):
     assert all(
         line.get_linestyle() == "--" and line.get_zorder() < 2 for line in axis.lines
     )  # dashed, behind the curves
-    assert a.get_size() == b.get_size() == 9
+    assert a.get_size() == b.get_size() == 9 and a.anncoords == b.anncoords == "offset points"
 
 
 def test_ruler_writes_values_and_stretches(axis):
@@ -185,6 +187,44 @@ def test_rows_of_a_ruler_are_as_few_as_names_allow(axis):
     plot.ruler(axis, {"a": 1.0, "b": 1.05, "c": 1.1}, (0.0, 10.0))  # on top of each other: three, the leftmost on top
     at = {line.get_xdata()[0]: line.get_ydata()[1] for line in axis.lines[:3]}
     assert at[1.1] == heights[0] and np.allclose([at[1.05], at[1.0]], [2 * heights[0], 3 * heights[0]])
+
+
+@pytest.mark.parametrize("name", ["a rather long name", "$q_{4}$"])
+def test_a_name_takes_the_room_that_it_is_drawn_in(axis, name):
+    """The next tick stands beside the name in the same row, but not in it; the estimate is good to a fifth."""
+    ends = (1.9, 4.0)
+    plot.ruler(axis, {name: 2.0}, ends)
+    axis.figure.canvas.draw()
+    right = axis.transData.inverted().transform((axis.texts[0].get_window_extent().x1, 0))[0]
+    for share, rows in ((0.8, 2), (1.3, 1)):
+        axis.clear()
+        plot.ruler(axis, {name: 2.0, "b": 2.0 + share * (right - 2.0)}, ends)
+        assert len({line.get_ydata()[1] for line in axis.lines[:2]}) == rows
+
+
+def test_a_ruler_is_as_high_as_its_rows_and_has_no_grid(axis):
+    with matplotlib.rc_context({"axes.grid": True}):
+        axis.clear()  # takes the grid
+        assert axis.get_xgridlines()[0].get_visible()
+        plot.ruler(axis, {"a": 1.0, "b": 1.05}, (0.0, 10.0))
+    assert not any(line.get_visible() for line in axis.get_xgridlines())
+    low, high = sorted(line.get_ydata()[1] for line in axis.lines[:2])
+    bottom, top = axis.get_ylim()
+    assert low == -bottom == high - low  # a row above is as high as the strip for the stretches below
+    assert high < top < high + low / 2
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_notebook_gets_vector_graphics_without_a_date(monkeypatch, inside):
+    calls, module = [], types.ModuleType("matplotlib_inline.backend_inline")
+    module.set_matplotlib_formats = lambda *formats, **options: calls.append((formats, options))
+    monkeypatch.setitem(sys.modules, "matplotlib_inline.backend_inline", module)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    if inside:
+        monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    with matplotlib.rc_context():
+        plot.use_style()
+    assert calls == ([(("svg",), {"metadata": {"Date": None}})] if inside else [])
 
 
 def test_style_is_the_same_whatever_was_set_before():
