@@ -1,5 +1,7 @@
 """Descent through torch: the same lines on a device. On the CPU everywhere, on a CUDA device where there is one."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +104,83 @@ def test_products_of_narrow_matrices(width):
     for left, right in ((a, b), (a.mT, b), (a, b.mT)):
         cuda.multiply(left, right, out := torch.full_like(a, torch.nan))
         np.testing.assert_allclose(out, torch.bmm(left, right), rtol=0, atol=width * 1e-15 * 10)
+
+
+# -- a device that the CPU plays ----------------------------------------------------------------------------------------
+class Stream:
+    def __init__(self, log, name):
+        self.log, self.name = log, name
+
+    def wait_stream(self, other):
+        self.log.append(f"{self.name} waits for {other.name}")
+
+
+class Graph:
+    """What was captured is not done, and is done again at each replay."""
+
+    def __init__(self):
+        self.captured, self.replays, self.open = [], 0, False
+
+    def replay(self):
+        self.replays += 1
+        for step in self.captured:
+            step()
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """What happens on a CUDA device that the CPU plays: this shows the order of things here, and nothing of the device."""
+    log, graphs, on, once = [], [], [], cuda.Loop._once
+    current = Stream(log, "current")
+
+    def step(loop):
+        if graphs and graphs[-1].open:
+            graphs[-1].captured.append(lambda: once(loop))
+        else:
+            log.append(f"step on {on[-1].name if on else current.name}")
+            once(loop)
+
+    @contextlib.contextmanager
+    def graph(of):
+        graphs.append(of)
+        of.open = True
+        yield
+        of.open = False
+        log.append("captured")
+
+    @contextlib.contextmanager
+    def stream(side):
+        on.append(side)
+        yield
+        on.pop()
+
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: True), raising=False)
+    monkeypatch.setattr(cuda.Loop, "_once", step)
+    for name, value in {
+        "CUDAGraph": Graph,
+        "Stream": lambda device: Stream(log, "side"),
+        "current_stream": lambda: current,
+        "device": lambda device: contextlib.nullcontext(),
+        "stream": stream,
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    return log, graphs
+
+
+@pytest.mark.parametrize("width", [1, cuda.NARROW, cuda.NARROW + 1])
+def test_a_captured_step_is_replayed_from_the_start_on(played, monkeypatch, width):
+    log, graphs = played
+    narrow, multiply = [], cuda.multiply
+    monkeypatch.setattr(cuda, "multiply", lambda *factors, out: narrow.append(1) or multiply(*factors, out))
+    W, M, S = setting(3, width)
+    here = descent.descend(W, M, np.array([0.5, 1.2]) / S, 90, keep=3)
+    there = descent.descend(W, M, np.array([0.5, 1.2]) / S, 90, keep=3, device="cpu")
+    np.testing.assert_allclose(there.weights, here.weights, rtol=0, atol=1e-12)  # below the edge: roundings of 90 steps
+    np.testing.assert_allclose(there.loss, here.loss, rtol=0, atol=1e-12 * np.sum(M * M))
+    before = log[: log.index("captured")]
+    assert before[0] == "side waits for current" and before[-1] == "current waits for side"
+    assert len(before) > 2 and set(before[1:-1]) == {"step on side"}  # the libraries have been used before
+    (graph,) = graphs
+    assert len(graph.captured) == 1 and graph.replays >= 91 and log[-1] == "captured"  # no step but by the graph
+    assert bool(narrow) == (width <= cuda.NARROW)

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -339,6 +340,32 @@ def test_the_users_cache_folder_without_a_setting(monkeypatch, tmp_path):
 def test_the_first_files_of_mnist_are_its_test_digits():
     needed = data._KINDS["mnist"].needed
     assert [needed(n) for n in (1, 10_000, 10_001, None)] == [2, 2, 4, 4]
+
+
+def test_the_table_of_published_files():
+    names = {
+        "mnist": [f"{part}-ubyte.gz" for part in ("t10k-images-idx3", "t10k-labels-idx1")]
+        + [f"{part}-ubyte.gz" for part in ("train-images-idx3", "train-labels-idx1")],
+        "cifar10": ["cifar-10-binary.tar.gz"],
+        "stsb": ["stsb-en-train.csv", "stsb-en-dev.csv", "stsb-en-test.csv"],
+    }
+    hosts = {
+        "mnist": ["ossci-datasets.s3.amazonaws.com", "storage.googleapis.com"],
+        "cifar10": ["www.cs.toronto.edu", "cs.toronto.edu"],
+        "stsb": ["raw.githubusercontent.com", "huggingface.co"],
+    }
+    extracts = {"mnist": ["mnist.npz"], "cifar10": ["cifar10.npz"], "stsb": []}
+    assert list(data._KINDS) == list(names)
+    for name, kind in data._KINDS.items():
+        assert [file.name for file in kind.originals] == names[name]
+        assert [file.name for file in kind.extract] == extracts[name] and not any(f.mirrors for f in kind.extract)
+        assert kind.needed(1) <= kind.needed(None) == len(kind.originals)
+        for file in kind.originals:
+            found = [re.fullmatch(r"https://([a-z0-9.-]+)/([A-Za-z0-9~_-]+/)+", mirror)[1] for mirror in file.mirrors]
+            assert found == hosts[name]
+        digests = [file.sha256 for file in kind.originals + kind.extract]
+        assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests) and len(set(digests)) == len(digests)
+    assert [kind.extract_source for kind in data._KINDS.values()] == ["mnist", "cifar10 (JPEG re-encoded)", "stsb"]
 
 
 def test_digits_of_the_stand_in_by_hand(nowhere):

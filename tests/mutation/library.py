@@ -55,7 +55,6 @@ ASKED = 0.95
 MORE = {
     "balance": ["tests/test_certificates.py"],
     "optimisers": ["tests/test_averages.py"],
-    "loops": ["tests/test_descent.py", "tests/test_compiled.py"],
     "compiled": ["tests/test_scalar.py"],
     "network": ["tests/test_contract.py"],
     "descent": ["tests/test_contract.py"],
@@ -96,7 +95,10 @@ class Mutation:
             if self.only in mutant.function:
                 began = time.monotonic()
                 outcome = stand.get(repr(mutant.key)) or self.try_one(mutant)
-                self.results.append((mutant, *outcome, time.monotonic() - began))
+                self.results.append((mutant, *outcome))
+                if os.environ.get("MUTANTS_VERBOSE"):
+                    spent = round(time.monotonic() - began, 3)
+                    print(outcome[0], mutant.function, mutant.change, outcome[1], spent, sep=" | ", flush=True)
         self.keep_kills()
         return True
 
@@ -117,7 +119,7 @@ class Mutation:
     def keep_kills(self):
         kept = json.loads(self._kept().read_text(encoding="utf8")) if self._kept().exists() else {}
         texts = self._texts() | {"": ""}
-        for mutant, outcome, test, _ in self.results:
+        for mutant, outcome, test in self.results:
             kept.pop(repr(mutant.key), None)
             if outcome == "timeout" or (outcome == "killed" and test in texts):
                 kept[repr(mutant.key)] = outcome, test, texts[test]
@@ -310,8 +312,8 @@ def measure(name: str, only: str, every: int, first: int, again: bool = False) -
     )
     if not hasattr(plugin, "results"):
         raise SystemExit(f"{name}: no result, pytest ended with {code}")
-    counts, known, used = Counter(outcome for _, outcome, *_ in plugin.results), listed(name), set()
-    for mutant, outcome, tests, _ in plugin.results:
+    counts, known, used = Counter(outcome for _, outcome, _ in plugin.results), listed(name), set()
+    for mutant, outcome, tests in plugin.results:
         if outcome != "survived":
             continue
         entries = [number for number, entry in enumerate(known) if explains(entry, mutant)]
@@ -345,8 +347,6 @@ def measure(name: str, only: str, every: int, first: int, again: bool = False) -
     }
     if os.environ.get("MUTANTS_VERBOSE"):
         print(sorted(((round(v, 2), k) for k, v in plugin.seconds.items()), reverse=True)[:12])
-        for mutant, outcome, tests, seconds in plugin.results:
-            print(outcome, mutant.function, mutant.change, tests, round(seconds, 3), sep=" | ")
     print(f"{name}: {row}", flush=True)
     return row | {"stale": stale}
 
