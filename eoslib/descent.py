@@ -134,7 +134,7 @@ def _run(W, M, rates, plan, compiled, device):
         raise ValueError(f"learning_rate: got shape {rates.shape} with W of shape {W.shape}, needs at least one run")
     rates = np.broadcast_to(rates.reshape(rates.shape + (1,) * len(batch)), shape).reshape(-1)
     runs = np.broadcast_to(W, shape + layers).reshape((-1,) + layers)
-    out = {"weights": np.empty(runs.shape, runs.dtype), "diverged_at": np.full(len(runs), -1)}
+    out = {"weights": np.empty(runs.shape, runs.dtype), "diverged_at": np.empty(len(runs), int)}
     make, chunk, block = _engine(validate.flag("compiled", compiled), device, runs, plan)
     for i in range(0, len(runs), chunk):
         part = slice(i, i + chunk)
@@ -379,13 +379,15 @@ def _walk(loop, products, chosen):
 
 
 def _set_back(loop, before, at, final, diverged_at):
-    """Put the last state with a finite loss of the runs that diverge (where not -1) into `final`; rest them at zero."""
+    """Put the last state with a finite loss of the runs that diverge (where not -1) into `final`; rest them at zero.
+
+    Of a run that has none, `final` holds the start already.
+    """
     now = loop.read()
     loop.write(before)
-    for step in np.unique(diverged_at[diverged_at >= 0]):
-        number = max(step - 1, 0)
-        loop.skip(number - at)
-        final[diverged_at == step], at = loop.read()[diverged_at == step], number
+    for step in np.unique(diverged_at[diverged_at > 0]):
+        loop.skip(step - 1 - at)
+        final[diverged_at == step], at = loop.read()[diverged_at == step], step - 1
     loop.write(now)
     loop.retire(diverged_at >= 0)
 

@@ -1,7 +1,9 @@
 """Gradient descent against a loop that is written out, batches against single runs, divergence, and gradient flow."""
 
+import importlib
 import sys
 import tracemalloc
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import mpmath
@@ -88,8 +90,101 @@ def test_divergence_from_the_first_step():
     assert np.array_equal(run.weights, np.full((3, 1, 1), 1e60))
 
 
+def test_what_follows_the_last_record_is_run_to_its_end():
+    W, M = setting()
+    for steps in (1256, 1999, 2000):
+        run = descent.descend(W, M, 0.02, steps, every=1000)
+        assert run.steps.tolist() == [0, 1000, 2000][: 1 + steps // 1000]
+        assert np.array_equal(run.weights, descent.descend(W, M, 0.02, steps, keep=1).weights)
+        np.testing.assert_allclose(run.weights, by_hand(W, M, 0.02, steps), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("observe", [{}, {"x": len}])
+@pytest.mark.parametrize(("width", "n", "steps"), [(1, 5, 30), (5, 2000, 9000), (20, 400, 9000), (60, 9, 700), (120, 3, 9)])
+def test_chunks_and_blocks_are_as_large_as_their_bytes_allow(width, n, steps, observe):
+    W, M, _, plan = descent._plan(np.zeros((4, width, width)), np.eye(width), 0.1, steps, None, 1, observe, True)
+    runs = np.broadcast_to(W, (n, *W.shape))
+    make, chunk, block = descent._engine(False, None, runs, plan)
+    one = 8 * width**2
+    assert make is loops.Loop and chunk >= 1 and (chunk == 1 or chunk * one <= descent.CHUNK_BYTES < (chunk + 1) * one)
+    held = one * min(n, chunk) * (4 if observe else 1)
+    most = min(256, steps + 1)
+    assert 1 <= block <= most and (block == 1 or block * held <= descent.BLOCK_BYTES)
+    assert block == most or (block + 1) * held > descent.BLOCK_BYTES
+
+
+def test_a_width_that_fills_a_chunk_alone():
+    rng = np.random.default_rng(0)
+    W, M = rng.standard_normal((2, 120, 120)) / 11, np.eye(120)
+    assert 8 * 120**2 > descent.CHUNK_BYTES
+    run = descent.descend(W, M, [0.01, 0.02], 1)
+    assert run.loss[0, 1] == descent.descend(W, M, 0.01, 1).loss[1] != run.loss[1, 1] < run.loss[1, 0]
+
+
+def test_a_run_that_is_lost_is_lost_once():
+    """At rest its loss may still be infinite: the first step stays the one that is told, block after block."""
+    run = descent.descend(np.full((2, 1, 1), 0.5), np.array([[1e200]]), [0.1, 0.2], 900)
+    assert run.diverged_at.tolist() == [0, 0] and np.isinf(run.loss).all() and np.all(run.weights == 0.5)
+
+
+def test_a_run_lost_at_the_start_beside_one_that_is_lost_on_the_way():
+    W, M = setting()
+    run = descent.descend(np.stack([np.full_like(W, 1e120), W]), M, 0.2, 900)
+    alone = descent.descend(W, M, 0.2, 900)
+    assert run.diverged_at.tolist() == [0, alone.diverged_at] and alone.diverged_at > 0
+    assert np.array_equal(run.weights[1], alone.weights) and np.all(run.weights[0] == 1e120)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+def test_the_range_is_that_of_the_dtype():
+    one = np.ones((1, 1), np.longdouble)
+    run = descent.descend(np.full((1, 1, 1), 1e200, np.longdouble), one, 0.5, 3)
+    assert not run.diverged and run.loss[0] == np.longdouble(1e200) ** 2 / 2
+
+
+def test_the_values_of_later_blocks_may_need_a_wider_dtype():
+    W, M = setting()
+    kinds = iter([1, 0.5, 0.25, 0.125])
+    run = descent.descend(W, M, 0.02, 600, observe={"x": lambda w: np.full(w.shape[:2], next(kinds))})
+    assert run.observed["x"].dtype == float and run.observed["x"][[0, -1]].tolist() == [1, 0.25]
+
+
+def test_what_a_faster_loop_needs_is_said(monkeypatch):
+    W, M = setting()
+    pytest.importorskip("numba")
+    single, long = ((W.astype(dtype), M.astype(dtype)) for dtype in (np.float32, np.longdouble))
+    for call, words in (
+        (lambda: descent.descend(*single, 0.1, 5, compiled=True), "^compiled: got True for a run in float32, needs float64$"),
+        (lambda: descent.descend(*long, 0.1, 5, device="cpu"), "^device: got 'cpu' for a run in .*, needs float32 or float64$"),
+        (lambda: descent.descend(W, M, 0.1, 5, compiled=True, device="cpu"), "^device: got 'cpu' and compiled=True, needs one"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
+
+    def missing(name):
+        raise ModuleNotFoundError(name=lacking)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    for option, value, package in (("compiled", True, "numba"), ("device", "cpu", "torch")):
+        lacking = package
+        with pytest.raises(ValueError, match=f"^{option}: got {value!r}, needs the package {package}$"):
+            descent.descend(W, M, 0.1, 5, **{option: value})
+        lacking = "another"
+        with pytest.raises(ModuleNotFoundError) as error:  # a fault of the module's own
+            descent.descend(W, M, 0.1, 5, **{option: value})
+        assert error.value.name == "another"
+
+
+def test_flow_takes_a_method_of_high_order_with_the_tolerances(monkeypatch):
+    seen, solve = [], descent.solve_ivp
+    monkeypatch.setattr(descent, "solve_ivp", lambda *a, **k: seen.append(k) or solve(*a, **k))
+    assert descent.flow(*setting(), [0.0, 0.5], rtol=2.5e-14, atol=1e-13).shape == (2, 3, 5, 5)
+    assert (seen[0]["method"], seen[0]["rtol"], seen[0]["atol"]) == ("DOP853", 2.5e-14, 1e-13)
+
+
 def test_what_is_recorded():
     W, M = setting()
+    assert descent.descend(W, M, 0.02, 3, keep=99).steps.tolist() == [0, 1, 2, 3]
     full = descent.descend(W, M, 0.0315, 1000, observe={"w": lambda w: w})
     last = descent.descend(W, M, 0.0315, 1000, keep=10)
     thin = descent.descend(W, M, 0.0315, 1000, every=300)
@@ -214,8 +309,10 @@ def test_a_run_that_has_diverged_does_not_slow_down_the_others(how, monkeypatch)
     kind = kind or sys.modules["eoslib.compiled"].Loop
     looks, losses = [], kind.losses
     monkeypatch.setattr(kind, "losses", lambda self, *room: looks.append(len(room[0])) or losses(self, *room))
-    run = descent.descend(W, M, [0.5, 3.0, 0.1], 20_000, keep=1, **how)
-    assert run.diverged.tolist() == [False, True, False] and sum(looks) < 2000
+    starts = np.stack([W, np.full_like(W, 1e200)])  # the second is lost from the start
+    run = descent.descend(starts, M, [0.5, 3.0, 2.2, 0.1], 20_000, keep=1, **how)
+    assert run.diverged.tolist() == [[False, True], [True, True], [True, True], [False, True]]
+    assert 0 < sum(looks) < 3000  # those of the blocks in which a run is lost, and no others
 
 
 def test_a_loss_beyond_the_floating_range_is_seen_though_the_run_comes_back():
@@ -312,6 +409,13 @@ def test_flow_says_where_it_stopped():
     assert descent.flow(W, np.diag([2.0, 1.0]), [0.0]).shape == (1, 3, 2, 2)
 
 
+def test_flow_says_how_far_it_came(monkeypatch):
+    lost = types.SimpleNamespace(success=False, t=np.array([0.0, 0.5]), message="no step is small enough")
+    monkeypatch.setattr(descent, "solve_ivp", lambda *arguments, **options: lost)
+    with pytest.raises(RuntimeError, match=r"^gradient flow stopped after time 0\.5: no step is small enough$"):
+        descent.flow(*setting(), [0.0, 0.5, 1.0])
+
+
 @pytest.mark.parametrize("keep", [None, 3])
 def test_a_run_dead_from_the_start_beside_others_over_many_blocks(keep, monkeypatch):
     """Blocks of a few steps: the dead run stays as it was in each of them, and its neighbours do not notice it."""
@@ -358,6 +462,11 @@ def test_a_single_layer_is_a_linear_recursion():
         (lambda W, M: descent.descend(W, M, 0.1, 5, observe={"a": 1}), "^observe: got .* needs a dict of functions"),
         (lambda W, M: descent.descend(W, M, 0.1, 5, observe={7: lambda w: w}), "^observe: got .* by their names$"),
         (lambda W, M: descent.descend(W, M, 0.1, 5, observe={("a",): lambda w: w, "b": len}), "^observe: got"),
+        (lambda W, M: descent.descend(W, M, 0.1, 2**33), r"^steps: got an array of shape \(8589934593,\)"),
+        (
+            lambda W, M: descent.descend(W, M, 0.1, 2**36, keep=2**34, every=2),
+            r"^steps: got an array of shape \(8589934592,\)",
+        ),
         (lambda W, M: descent.descend(W, M, 0.1, 5, singular_values=1), "^singular_values: got 1"),
         (
             lambda W, M: descent.descend(np.zeros((0, *W.shape)), M, 0.1, 5),

@@ -43,6 +43,7 @@ os.environ["HYPOTHESIS_PROFILE"] = "mutants"
 import coverage  # noqa: E402
 import library_mutants as operators  # noqa: E402
 import matplotlib.pyplot  # noqa: E402, F401  warm: no fork imports it again
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import scipy.optimize  # noqa: E402, F401
 import sympy  # noqa: E402, F401
@@ -57,7 +58,7 @@ MORE = {
     "optimisers": ["tests/test_averages.py"],
     "compiled": ["tests/test_scalar.py"],
     "network": ["tests/test_contract.py"],
-    "descent": ["tests/test_contract.py"],
+    "descent": ["tests/test_contract.py", "tests/test_reduction.py"],
     "hessian": ["tests/test_contract.py"],
     "scalar": ["tests/test_contract.py"],
 }
@@ -82,7 +83,7 @@ class Mutation:
 
     def pytest_runtestloop(self, session):
         self.module = importlib.import_module(f"eoslib.{self.name}")
-        _warm(session.items)
+        _warm(session.items, self.name)
         self.reached, self.seconds, broken = self.clean_run(session.items)
         if broken:
             raise pytest.UsageError(f"these tests fail without a mutant: {broken}")
@@ -182,10 +183,11 @@ class Mutation:
         limit = 2 + 3 * sum(self.seconds[item.nodeid] for item in tests)
 
         def attempt():
-            resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
             self.plant(mutant.function, mutant.node)
             gc.disable()
-            for item in tests:
+            for item in tests:  # each may take three times its own time, lest a loop without end takes that of all
+                end = int(time.process_time() + 3 * self.seconds[item.nodeid]) + 3
+                resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))
                 self.run(item)
                 if self.failed:
                     return item.nodeid
@@ -223,14 +225,16 @@ def _text(item):
     return inspect.getsource(item.function)
 
 
-def _warm(items):
-    """Do once what a fixture of test_arguments.py would do in each fork: compile the fast loops, for seconds."""
+def _warm(items, name):
+    """Do once what each fork would do for seconds: compile the fast loops, for the widths that the tests take."""
     module = next((item.module for item in items if item.path.name == "test_arguments.py"), None)
     if module is not None and importlib.util.find_spec("numba"):
         from eoslib import descent, scalar
 
         descent.descend(module.W, module.M, 0.1, 5, keep=2, compiled=True)
         scalar.orbit(0.5, 2.0, 3, 0.1, 5, compiled=True)
+        for width in (3, 5, 7, 20) if name in ("descent", "reduction") else ():
+            descent.descend(np.zeros((2, width, width)), np.eye(width), 0.1, 5, compiled=True)
 
 
 def _in_fork(function, wall=None):
