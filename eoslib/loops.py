@@ -1,6 +1,6 @@
 """The inner loop of `descent.descend`: steps of gradient descent in place, many runs at once, on one thread.
 
-A `Loop` holds the weights of n runs and every buffer that a step needs, so that a step allocates nothing: 3(L - 1)
+A `Loop` holds the weights of n runs and every buffer that a step needs, so that a step allocates no matrix: 3(L - 1)
 products, one subtraction for the residual, one multiplication and one subtraction for all layers together.
 """
 
@@ -107,7 +107,7 @@ class Loop:
         )
         layers, gradients, residual = list(self.weights), list(self.gradients), self.residual
         prefixes = [layers[0]] + [empty(layers[0]) for _ in range(depth - 2)]
-        self.forward = list(zip(layers[1:-1], prefixes, prefixes[1:]))
+        self.forward = list(zip(layers[1:], prefixes, prefixes[1:]))  # all but the last
         self.last = (layers[-1], prefixes[-1]) if depth > 1 else None
         self.backward, B = [], residual
         for i in range(depth - 1, 0, -1):

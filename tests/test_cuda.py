@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eoslib import cuda, descent, network
+from eoslib import cuda, descent, loops, network
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
@@ -106,6 +106,53 @@ def test_products_of_narrow_matrices(width):
         np.testing.assert_allclose(out, torch.bmm(left, right), rtol=0, atol=width * 1e-15 * 10)
 
 
+@pytest.mark.parametrize("copies", [1, 4])
+@pytest.mark.parametrize("device", DEVICES)
+def test_losses_and_singular_values_are_those_of_the_plain_loop(device, copies):
+    rng = np.random.default_rng(0)
+    W, M, rates = rng.standard_normal((3, 2, 4, 4)), rng.standard_normal((4, 4)), np.full(3, 0.01)
+    here, there = loops.Loop(W, M, rates), cuda.Loop(W, M, rates, device)
+    here.copies = there.copies = copies
+    ours, theirs = here.room(5), there.room(5)
+    here.record(ours), there.record(theirs)
+    np.testing.assert_allclose(there.losses(theirs, there.room(5)), here.losses(ours, here.room(5)), rtol=1e-13)
+    dead = np.zeros((5, 3), bool)
+    dead[2, 1] = True
+    found = there.singular_values(theirs, dead)
+    np.testing.assert_allclose(found, here.singular_values(ours, dead), rtol=0, atol=1e-13)
+    assert not found[2, 1].any() and found[2, 0].all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_only_a_loss_out_of_range_is_told_and_only_once(device):
+    """One layer at rate one is at its target after a step; the zeros beside the diagonal are at it from the start."""
+    start = lambda size: np.full((1, 1, 1, 1), size) * np.eye(3)
+    loop = cuda.Loop(start(1e60), np.zeros((3, 3)), np.ones(1), device)  # far out of the range of float32
+    assert loop.skip(1) is True
+    loop.write(start(1e160))
+    assert loop.skip(1) is False and loop.skip(1) is True
+    loop.copies = 1000
+    loop.write(start(1e153))  # the square is 1e306, and half of a thousand times that out of range
+    assert loop.skip(1) is False
+    loop.copies = 1
+    loop.write(start(1e153))
+    assert loop.skip(1) is True
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_retired_runs_rest_at_zero_on_a_device(device):
+    loop = cuda.Loop(np.ones((3, 2, 2, 2)), np.eye(2), np.full(3, 0.1), device)
+    loop.retire(np.array([False, True, False]))
+    assert not loop.read()[1].any() and loop.read()[[0, 2]].all() and loop.rates.ravel().tolist() == [0.1, 0.0, 0.1]
+
+
+def test_all_that_a_loop_holds_is_on_the_device():
+    """Torch's device without memory: nothing can be computed on it, but it is not the one that is taken unasked."""
+    loop = cuda.Loop(np.ones((3, 2, 2, 2)), np.eye(2), np.full(3, 0.1), "meta")
+    held = [loop.weights, loop.target, loop.rates, loop.total, loop.gradients, loop.residual, loop.product, loop.room(2)]
+    assert {tensor.device.type for tensor in held} == {"meta"} and {tensor.dtype for tensor in held} == {torch.float64}
+
+
 # -- a device that the CPU plays ----------------------------------------------------------------------------------------
 class Stream:
     def __init__(self, log, name):
@@ -174,13 +221,12 @@ def test_a_captured_step_is_replayed_from_the_start_on(played, monkeypatch, widt
     narrow, multiply = [], cuda.multiply
     monkeypatch.setattr(cuda, "multiply", lambda *factors, out: narrow.append(1) or multiply(*factors, out))
     W, M, S = setting(3, width)
-    here = descent.descend(W, M, np.array([0.5, 1.2]) / S, 90, keep=3)
-    there = descent.descend(W, M, np.array([0.5, 1.2]) / S, 90, keep=3, device="cpu")
-    np.testing.assert_allclose(there.weights, here.weights, rtol=0, atol=1e-12)  # below the edge: roundings of 90 steps
-    np.testing.assert_allclose(there.loss, here.loss, rtol=0, atol=1e-12 * np.sum(M * M))
+    here, there = (descent.descend(W, M, np.array([0.5, 1.2]) / S, 900, keep=3, device=d) for d in (None, "cpu"))
+    np.testing.assert_allclose(there.weights, here.weights, rtol=0, atol=1e-11)  # below the edge: roundings of 900 steps
+    np.testing.assert_allclose(there.loss, here.loss, rtol=0, atol=1e-11 * np.sum(M * M))
     before = log[: log.index("captured")]
     assert before[0] == "side waits for current" and before[-1] == "current waits for side"
     assert len(before) > 2 and set(before[1:-1]) == {"step on side"}  # the libraries have been used before
     (graph,) = graphs
-    assert len(graph.captured) == 1 and graph.replays >= 91 and log[-1] == "captured"  # no step but by the graph
+    assert len(graph.captured) == 1 and graph.replays >= 901 and log[-1] == "captured"  # no step but by the graph
     assert bool(narrow) == (width <= cuda.NARROW)

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -76,6 +77,20 @@ def test_what_a_loop_holds_is_its_own(n):
     loop.skip(1)
     np.testing.assert_allclose(loop.read()[-1], step(other[-1], M, rates[-1]), rtol=0, atol=1e-14)
     assert not np.array_equal(loop.read(), other)
+
+
+@pytest.mark.parametrize("n", [1, 30])
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_a_step_allocates_no_matrix(n, depth):
+    W, M, rates = start(n, depth, width=48)
+    loop = loops.Loop(W / 7, M, rates)
+    loop.skip(1)
+    tracemalloc.start()
+    loop.skip(3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # NumPy's buffer of 8192 numbers where rates of many runs are broadcast; all runs together hold 69,120 in a layer
+    assert peak < (48 * 48 * 8 / 2 if n == 1 else 1.5 * 8192 * 8)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -193,7 +193,7 @@ class Mutation:
                     return item.nodeid
             return None
 
-        found = _in_fork(attempt, wall=100 * limit)
+        found = _in_fork(attempt, wall=25 * limit)
         if found is TimeoutError:
             return "timeout", ""
         if found is None:
