@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from eoslib import descent, network, reduction, transverse
 
@@ -195,9 +196,27 @@ def test_only_the_singular_values_asked_for_and_the_compiled_loop():
         (lambda W, M: (W * np.array([1, 0, 0])[:, None, None], M), "W"),
         (lambda W, M: (W, 0 * M), "M"),
         (lambda W, M: (W.astype(np.float32), M), "W, M"),
+        (lambda W, M: (W, M.astype(np.float32)), "W, M"),
+        (lambda W, M: (torch.tensor(W), torch.tensor(M)), "W: got a torch tensor"),
     ],
 )
 def test_what_cannot_be_reduced_is_refused(change, argument):
     W, M = change(*setting("unbalanced", 3, 6))
-    with pytest.raises(ValueError, match=f"^{argument}: "):
+    with pytest.raises(ValueError, match=f"^{argument}"):
         reduced(W, M, 0.1, 5)
+
+
+def test_the_tolerance_is_what_a_layer_may_miss_and_a_singular_value_may_be():
+    W, M = setting("orthogonal", 3, 7, values=(2.0, 0.9))
+    for bad in (0.5, 0.6, 0.0):
+        with pytest.raises(ValueError, match="^tolerance: got"):
+            reduction.reduce(W, M, tolerance=bad)
+    # k is the rank, for a layer of this start is zero: of 2.0 and 0.9 one is above 0.98, and two are above 0.88
+    assert [reduction.reduce(W, M, tolerance=x).frames.shape[-1] for x in (0.49, 0.44)] == [1, 2]
+    off = W @ np.diag([1.0001, 1, 1, 1, 1, 1, 1])  # by 2e-4 in one entry, of which the mean of seven takes a part
+    with pytest.raises(ValueError, match=r"^W: got layers that miss .* by 1\.\de-04, needs at most 1e-12"):
+        reduction.reduce(off, M)
+    found = reduction.reduce(off, M, tolerance=1e-3)
+    assert 1e-4 < found.departure < 3e-4 and reduction.reduce(W, M).departure < 1e-14
+    near = M + 1e-13 * np.linalg.norm(M, 2) * np.eye(7)  # a third singular value that is neglected, and said to be
+    assert reduction.reduce(W, near).departure > 0.9e-13

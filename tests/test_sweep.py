@@ -278,6 +278,26 @@ def test_the_failed_run_of_a_long_block_is_found_by_halving():
     assert sorted(seen, reverse=True) == [64, 32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 1, 1]
 
 
+def test_a_block_has_128_values_unless_told_otherwise():
+    seen = []
+    run(lambda x: seen.append(len(x)) or {"y": x}, {"x": np.arange(130)}, batch="x", n_jobs=1)
+    assert seen == [128, 2]
+
+
+def test_a_long_error_is_cut():
+    def fails(x):
+        raise ValueError("a  b" * 200)
+
+    (_, text), = run(fails, {"x": [1.0]}).errors
+    assert text == ("ValueError: " + "a b" * 200)[:500]
+
+
+@pytest.mark.parametrize("n_jobs", [0, 10_001, -10_001, 1.5, True])
+def test_a_number_of_processes_is_one(n_jobs):
+    with pytest.raises(ValueError, match="^n_jobs: got "):
+        run(square, {"x": [1.0]}, n_jobs=n_jobs)
+
+
 def test_labels_of_failed_runs():
     def picky(depth, x):
         if depth == 3:
@@ -330,7 +350,7 @@ def test_a_run_unlike_the_first_fails_whatever_the_block(block):
 def test_the_bar_fills_and_failures_are_told(capsys):
     sweep.run(fails_at_seven, {"x": np.arange(20)}, batch="x", block=4)
     out, err = capsys.readouterr()
-    assert out == "" and "0/5" in err and "5/5" in err
+    assert out == "" and "0/5" in err and "5/5" in err and "sweep" in err and "block" in err
     assert "1 of 20 runs failed; the first, {'x': 7}: ArithmeticError: seven is not done" in err
     run(fails_at_seven, {"x": np.arange(20)}, batch="x")
     assert capsys.readouterr() == ("", "")
