@@ -161,10 +161,13 @@ def test_below_cuts_the_side_that_is_longest_beside_the_box_and_gives_up_in_time
     assert enclose.below(needs_eight, (0.0, 1.0), bound=0.5, most=8).boxes == 8
     with pytest.raises(ArithmeticError, match="on 7 boxes"):
         enclose.below(needs_eight, (0.0, 1.0), bound=0.5, most=7)
-    with pytest.raises(
-        ArithmeticError, match="not shown to be less than 1"
-    ):  # a side of two neighbouring floats has no middle
-        enclose.below(lambda iv, x: iv.mpf([0, 2]), (1.0, np.nextafter(1, 2)), bound=1.0)
+    assert enclose.below(needs_eight, (0.0, 0.1), bound=0.5, most=1).boxes == 1
+    second = np.nextafter(1, 2)
+    for side, most, calls in (((0.0, 1.0), 10, 10), ((1.0, second), 10, 1), ((second, np.nextafter(second, 2)), 10, 1)):
+        asked.clear()
+        with pytest.raises(ArithmeticError, match=f"not shown to be less than 1 on {most} boxes"):
+            enclose.below(lambda iv, x: asked.append(x) or iv.mpf([0, 2]), side, bound=1.0, most=most)
+        assert len(asked) == calls
     with pytest.raises(ArithmeticError):  # an enclosure without a lower end shows nothing
         enclose.below(lambda iv, x: iv.mpf([-np.inf, 0]), (0.0, 1.0), bound=1.0, most=5)
 
@@ -174,7 +177,7 @@ def test_below_cuts_the_side_that_is_longest_beside_the_box_and_gives_up_in_time
     [
         (lambda: enclose.arithmetic(15), "^bits: got 15, needs an integer from 16 to 1000000$|^bits: got 15"),
         (lambda: enclose.arithmetic(10**6 + 1), "^bits: got 1000001"),
-        (lambda: enclose.over(lambda iv, x: x, (0.0, 1.0), pieces=10**7 + 1), "^pieces: got 10000001"),
+        (lambda: enclose.over(lambda iv, x: x, (0.0, 1.0), pieces=10**7 + 1), "^pieces: got 10000001, .* 1 to 10000000$"),
         (
             lambda: enclose.over(lambda iv, x, y: x, (0.0, 1.0), (0.0, 1.0), pieces=(1,)),
             "^pieces: got 1 of them, .* each of 2 sides",

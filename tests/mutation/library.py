@@ -59,7 +59,7 @@ MORE = {
     "compiled": ["tests/test_scalar.py"],
     "network": ["tests/test_contract.py"],
     "descent": ["tests/test_contract.py", "tests/test_reduction.py"],
-    "hessian": ["tests/test_contract.py"],
+    "hessian": ["tests/test_contract.py", "tests/test_spectra.py"],
     "scalar": ["tests/test_contract.py"],
 }
 # statements for which the rows of test_arguments.py are run: they hold bad and extreme numbers, and take a second each
