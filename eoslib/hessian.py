@@ -451,13 +451,13 @@ def spectrum_at_minimum(
 
 def _spectrum_at_minimum(sigma, depth, width, alpha, init):
     """See `spectrum_at_minimum`."""
-    rest = width - sigma.size
+    rest, alpha = width - sigma.size, np.float64(alpha)  # whose powers overflow to infinity
     squares = sigma ** (2 / depth)
     first, second = np.triu_indices(sigma.size)
     modes = _sum_of_powers(squares[first], squares[second], depth)
-    left = _sum_of_powers(squares, 0.0 if init == "balanced" else float(alpha) ** 2, depth)
+    left = _sum_of_powers(squares, 0.0 if init == "balanced" else alpha**2, depth)
     right = _sum_of_powers(squares, 0.0, depth)
-    both = 1.0 if depth == 1 else 0.0 if init == "balanced" else float(alpha) ** (2 * depth - 2)
+    both = 1.0 if depth == 1 else 0.0 if init == "balanced" else alpha ** (2 * depth - 2)
     values = np.concatenate([modes, left, right, [both, 0.0]])
     counts = [np.where(first == second, 1, 2), np.full(2 * sigma.size, rest), [rest**2, (depth - 1) * width**2]]
     validate.representable("singular_values, scale", (sigma, alpha), values)
@@ -504,7 +504,7 @@ def spectrum_aligned(layer_singular_values: ArrayLike, target_singular_values: A
     target = validate.real("target_singular_values", target_singular_values)
     if s.ndim < 2 or 0 in s.shape[-2:]:
         raise ValueError(f"layer_singular_values: got shape {s.shape}, needs (..., L, d) with L >= 1 and d >= 1")
-    depth, width = s.shape[-2:]
+    width = s.shape[-1]
     if target.ndim != 1 or target.size > width:
         raise ValueError(f"target_singular_values: got shape {target.shape}, needs at most d = {width} numbers")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -540,8 +540,8 @@ def _spectrum_aligned(s, target):
             D[..., low, high, :] = D[..., high, low, :]
     validate.representable("layer_singular_values", s, D)
     selves = np.linalg.eigvalsh(np.moveaxis(D, -1, -3))
-    flat = s.shape[:-2] + (-1,)
-    return np.sort(np.concatenate([selves.reshape(flat), pairs.reshape(flat)], axis=-1), axis=-1)[..., ::-1]
+    found = [x.reshape(s.shape[:-2] + (x.shape[-2] * x.shape[-1],)) for x in (selves, pairs)]
+    return np.sort(np.concatenate(found, axis=-1))[..., ::-1]
 
 
 def spectrum_reduced(W: np.ndarray, M: np.ndarray, *, tolerance: float = 1e-10) -> tuple[np.ndarray, np.ndarray]:

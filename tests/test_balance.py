@@ -364,7 +364,13 @@ def test_pull_of_a_small_box_is_tight_and_of_a_large_one_no_smaller():
     beyond = enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf([0.9, 3.0]), iv.mpf([0.7, 0.8])))[1]
     assert beyond >= max(pull_of_a_step(1, theta, 0.7, np.sqrt(8))[0] for theta in (0.9, 0.95, 0.999)) > 0.5
     # no T above one: such a box is empty
-    assert enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf([1.01, 2.0]), iv.mpf([0.2, 0.3]))) == (0, 0)
+    for theta in ([1.01, 1.02], [1.01, 2.0], [2.5, 3.0]):
+        for w in ([0.2, 0.3], [0.5, 0.6], [0.7, 0.8]):
+            assert enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf(theta), iv.mpf(w))) == (0, 0)
+    # T = 1 is no such box; there the other layer ends at zero, and at w = 0 begins there
+    at_one = enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf(1), iv.mpf(0.7)))[1]
+    assert at_one == pytest.approx(float(pull_of_a_step(1, 1.0, 0.7, np.sqrt(8))[0]), rel=1e-10) and at_one > 0.6
+    assert 0 <= enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf(1), iv.mpf(0)))[1] < 2
     assert enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf([0.9, 2.0]), iv.mpf([0.5, 0.6])))[1] > 0
 
 
@@ -393,6 +399,9 @@ def test_conditions_at_their_borders():
     )
     assert balance.contracts(alpha * 2, 1.99 / np.sqrt(16 * alpha**4 + 4), 1.0, 2)
     assert not balance.contracts(alpha * 2, 2.01 / np.sqrt(16 * alpha**4 + 4), 1.0, 2)
+    scales = np.linspace(1, 3, 41)  # T below 0.4; of these rates some are exactly 2 / Psi, where the lemma still holds
+    k = (rates := 2 / balance.flow_sharpness(scales, 1.0, 2)) * balance.flow_sharpness(scales, 1.0, 2)
+    assert np.any(k == 2) and np.array_equal(balance.contracts(scales, rates, 1.0, 2), k <= 2)
     tiny = 1e-170  # Psi = 2 to the last digit
     assert balance.contracts(tiny, 1.0, 1.0, 2) and not balance.contracts(tiny, balance.EDGE / 2, 1.0, 2)
     assert not balance.contracts(1.0, 1e308, 1e10, 2)  # eta Psi beyond the floating range
@@ -404,6 +413,15 @@ def test_conditions_at_their_borders():
     with pytest.raises(ValueError, match="a mode converges only where eta Psi < 2"):
         balance.frozen_fraction(tiny, 1.0, 2, 1.0)
     assert 0 <= balance.frozen_fraction(1e-3, 1.0, 3, 0.6) < 1
+
+
+def test_gap_factors_of_a_batch_are_those_of_its_members():
+    rng = np.random.default_rng(0)
+    values, target, rate = rng.uniform(0.2, 1.4, (2, 4, 3)), rng.uniform(0.5, 2, 3), rng.uniform(0.01, 0.2, (2, 3, 3))
+    both = balance.gap_factors(values, target, rate)
+    assert both.shape == (2, 3, 3)
+    assert_allclose(both, [balance.gap_factors(*x) for x in zip(values, [target] * 2, rate)], rtol=1e-15)
+    assert balance.gap_factors(np.ones((2, 1)), [0.0], 0.1) == 0.99  # a target of zero
 
 
 def test_numbers_worked_out_by_hand():
@@ -420,6 +438,8 @@ def test_numbers_worked_out_by_hand():
     assert_allclose(
         balance.sharpness_slope([1.5, 2], 2.0, 2), 2 * np.array([1.5, 2]) ** 3 / np.sqrt([1.5**4 + 16, 32]), rtol=1e-13
     )
+    short = np.float32(0.3)  # of which the slope is no float32
+    assert balance.sharpness_slope(short, 1.0, 3) == balance.sharpness_slope(float(short), 1.0, 3)
     assert balance.cycle_factor([1.0, 2.0, 4.0]).tolist() == [1.0, 0.0, -3.5]
     # two layers, alpha^2 = 3/2, m = 1: x^2 = 1/2, arsinh(x / alpha) = arsinh(1 / sqrt 3) = ln 3 / 2,
     # and (y^2 - alpha^2) / 2 = 1/4
@@ -450,6 +470,10 @@ def test_small_and_large_scales_join(depth):
         ),
         (lambda: balance.gap_factors([[1e200], [1e200]], [1.0], 1.0), "^values, target, learning_rate: got"),
         (lambda: balance.gap_factors([[1.0], [2.0]], [-1.0], 0.1), "^target: got"),
+        (lambda: balance.gaps([[1e308], [-1e308]]), "^values: got .*within the floating range"),  # infinity times zero
+        (lambda: balance.gap_factors([[0.0], [1e200], [1e200], [1.0]], [0.0], 0.1), "^values, target, learning_rate: got"),
+        (lambda: balance.flow_limit(1e160, 1.0, 2), "the flow's end is beyond"),  # x = 1e-160, y = 1e160, Psi = 1e320
+        (lambda: balance.flow_limit([1.0, 1e160], 1.0, 2), "the flow's end is beyond"),
         (lambda: balance.gaps([1.0, 2.0]), r"^values: got shape \(2,\)"),
         (
             lambda: balance.scale_bound(balance.EDGE / 2 * (1 + 1e-12), 1.0, 2),
@@ -460,6 +484,8 @@ def test_small_and_large_scales_join(depth):
         (lambda: balance.critical_scale(0.0, 3), "^target: got 0.0"),
         (lambda: balance.growth_constant(1), "^depth: got 1, needs an integer >= 2"),
         (lambda: balance.scale_bound(0.1, 1.0, 1), "^depth: got 1, needs an integer >= 2"),
+        (lambda: balance.scale_bound(0.1, 1.0, 1, form="exact"), "^depth: got 1, needs an integer >= 2"),
+        (lambda: balance.least_factor([0.01, 5.0], 0.03, 10.0, 3), r"^scale: got \[0.01, 5.0\], which"),
         (lambda: balance.contracts(0.1, 0.1, 1.0, 1), "^depth: got 1, needs an integer >= 2"),
         (lambda: balance.frozen_fraction(0.1, 1.0, 1, 0.1), "^depth: got 1, needs an integer >= 2"),
         (

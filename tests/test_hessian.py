@@ -233,3 +233,159 @@ def test_sharpness_of_many_small_layers():
         hessian.dense(np.full((3, 1, 1), 1e80), np.eye(1))
     with pytest.raises(ValueError, match="layer_singular_values: got"):
         hessian.spectrum_aligned(np.full((3, 2), 1e80), (1.0,))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_curvature_is_the_hessian_vector_product(depth):
+    """The product inside the iterations, of which a wrong one would go unseen: LAPACK takes over where they fail."""
+    rng = np.random.default_rng(depth)
+    W, M, V = rng.standard_normal((4, depth, 3, 3)), rng.standard_normal((3, 3)), rng.standard_normal((4, 2, depth, 3, 3))
+    found = hessian._curvature(W, M)(V)
+    for n, k in np.ndindex(4, 2):
+        expected = network.hessian_vector_product(W[n], M, V[n, k])
+        np.testing.assert_allclose(found[n, k], expected, atol=1e-13 * np.abs(expected).max())
+
+
+def counted(monkeypatch):
+    """The number of calls of the map that `_curvature` gives, as it grows."""
+    calls, right = [], hessian._curvature
+
+    def curvature(W, M):
+        apply = right(W, M)
+        return lambda V: calls.append(V.shape) or apply(V)
+
+    monkeypatch.setattr(hessian, "_curvature", curvature)
+    return calls
+
+
+def steps_of_blocks(H, k, sign, tolerance):
+    """Least number of blocks of k vectors whose space has Ritz pairs with that residual, by plain linear algebra."""
+    block = np.random.default_rng(0).standard_normal((len(H), k))
+    basis = np.linalg.qr(block)[0]
+    while True:
+        values, vectors = np.linalg.eigh(basis.T @ (sign * H) @ basis)
+        X = basis @ vectors[:, -k:]
+        if np.linalg.norm(sign * H @ X - X * values[-k:], axis=0).max() <= tolerance * np.abs(values[-k:]).max():
+            return basis.shape[1] // k
+        block = H @ basis[:, -k:]
+        for _ in range(2):
+            block = block - basis @ (basis.T @ block)
+        basis = np.concatenate([basis, np.linalg.qr(block)[0]], axis=1)
+
+
+def fails(*_):
+    raise AssertionError("another method was asked")
+
+
+@pytest.mark.parametrize("size, smallest, k", [(1e-200, False, 1), (1.0, True, 1), (1.0, False, 3), (1e200, True, 3)])
+def test_each_iteration_arrives_by_itself_and_in_time(size, smallest, k, monkeypatch):
+    rng = np.random.default_rng(5)
+    W, M = rng.standard_normal((8, 3, 7, 7)) / np.sqrt(7), rng.standard_normal((7, 7))
+    H, sign = hessian.dense(W, M), -1.0 if smallest else 1.0
+    exact = np.linalg.eigvalsh(sign * H)[:, : -k - 1 : -1]
+    calls = counted(monkeypatch)
+    for name in ("_block_krylov", "_eigenvalues") if k == 1 else ("_lanczos", "_eigenvalues"):
+        monkeypatch.setattr(hessian, name, lambda W, *_: np.empty((0, 1)) if len(W) == 0 else fails())
+    kappa = size ** (1 / 4)
+    found = sign * hessian.sharpness(kappa * W, kappa**3 * M, k=k, smallest=smallest).reshape(8, k) / kappa**4
+    # the residual bound is 1e-10, the error of a Ritz value its square over the gap; kappa has a few roundings
+    np.testing.assert_allclose(found, exact, rtol=1e-11)
+    # as many steps as the slowest network needs, a tenth for another start and another stop, looks and a last check
+    least = max(steps_of_blocks(h, k, sign, 1e-10) for h in H)
+    assert least <= len(calls) + 2 and len(calls) <= 1.1 * least + 2
+
+
+def test_which_method_is_asked_and_for_how_many_networks_at_once(monkeypatch):
+    """LAPACK up to 32 parameters, 128 for one or two networks, or 4 k; room for the matrix, 24 vectors, or 12 k."""
+    asked = []
+
+    def in_chunks(solve, numbers, W, M, k, *options):
+        asked.append((solve.__name__, numbers))
+        return np.zeros((len(W), k))
+
+    right = hessian._in_chunks
+    monkeypatch.setattr(hessian, "_in_chunks", in_chunks)
+    for n, size, k, expected in (
+        (3, 32, 1, ("_eigenvalues", 32**2)),
+        (3, 33, 1, ("_lanczos", 24 * 33)),
+        (2, 128, 1, ("_eigenvalues", 128**2)),
+        (2, 129, 1, ("_lanczos", 24 * 129)),
+        (1, 129, 2, ("_block_krylov", 24 * 129)),
+        (1, 129, 3, ("_block_krylov", 36 * 129)),
+        (3, 40, 10, ("_eigenvalues", 40**2)),
+        (3, 41, 10, ("_block_krylov", 120 * 41)),
+        (2, 140, 35, ("_eigenvalues", 140**2)),
+    ):
+        asked.clear()
+        hessian.sharpness(np.zeros((n, size, 1, 1)), np.eye(1), k=k)
+        assert asked[0] == expected
+    assert asked[0][0] != "_lanczos" and len(asked) == 1
+    lengths = []
+    solve = lambda W, M, k, sign: lengths.append(len(W)) or W[:, :k] * sign
+    monkeypatch.setattr(hessian, "KRYLOV_BYTES", 80 * 8 + 79)
+    W = np.arange(20.0).reshape(10, 2)
+    assert np.array_equal(right(solve, 20, W, None, 1, 3.0), 3 * W[:, :1]) and lengths == [4, 4, 2]
+    lengths.clear()
+    assert np.array_equal(right(solve, 81, W[:2], None, 2, 1.0), W[:2]) and lengths == [1, 1]
+
+
+@pytest.mark.parametrize("slab", [0, 1, 700, 5000])
+def test_the_size_of_slabs_changes_no_bit_of_the_dense_matrix(slab, monkeypatch):
+    rng = np.random.default_rng(0)
+    W, M = rng.standard_normal((3, 2, 4, 4)), rng.standard_normal((4, 4))
+    whole = hessian.dense(W, M)
+    monkeypatch.setattr(hessian, "SCRATCH_BYTES", slab)
+    assert np.array_equal(hessian.dense(W, M), whole)
+
+
+def test_the_small_problem_of_lanczos(monkeypatch):
+    rng = np.random.default_rng(1)
+    alpha, beta = rng.standard_normal((3, 6)), rng.uniform(0.5, 1, (3, 6))
+    for sign in (1.0, -1.0):
+        theta, y, residual = hessian._top_pairs(alpha, beta, sign)
+        for n in range(3):
+            T = np.diag(alpha[n]) + np.diag(beta[n, :-1], 1) + np.diag(beta[n, :-1], -1)
+            values, vectors = np.linalg.eigh(sign * T)
+            assert theta[n] == pytest.approx(values[-1], rel=1e-13)
+            np.testing.assert_allclose(np.abs(y[n]), np.abs(vectors[:, -1]), atol=1e-13)
+            expected = beta[n, -1] * abs(vectors[-1, -1]) / abs(values[-1])
+            assert residual[n] == pytest.approx(expected, rel=1e-10)
+    monkeypatch.setattr(hessian.lapack, "dstemr", lambda *_: (0, np.zeros(6), np.eye(6), 1))  # it reports a failure
+    theta, y, residual = hessian._top_pairs(alpha, beta, 1.0)
+    assert np.isnan(theta).all() and np.isnan(y).all() and np.all(residual == np.inf)
+
+
+def test_units_by_hand():
+    """Powers of ten beyond 1e100 and 1e-100, of which squares or products of squares leave the range."""
+    sizes = [0.0, 1e-150, 1e-100, 0.3, 1.0, 7e99, 1e100, 3e120]
+    image = np.array(sizes)[:, None] * np.array([0.0, -1.0, 0.5])
+    assert hessian._unit(image).ravel().tolist() == [1.0, 1e-150, 1.0, 1.0, 1.0, 1.0, 1.0, 3e120]
+    assert hessian._divide(image.copy(), hessian._unit(image))[-1].tolist() == [0.0, -1.0, 0.5]
+    for bad in (np.inf, np.nan):
+        with pytest.raises(ValueError, match="^W: got entries so large that the Hessian overflows"):
+            hessian._unit(np.array([[1.0, bad]]))
+    assert hessian._relative(np.array([0.0, 3.0]), np.array([0.0, -2.0])).tolist() == [0.0, 1.5]
+
+
+def test_as_many_eigenvalues_as_parameters_and_no_tensor():
+    W, M = np.random.default_rng(0).standard_normal((3, 2, 2)), np.eye(2)
+    exact = np.linalg.eigvalsh(hessian.dense(W, M))
+    np.testing.assert_allclose(hessian.sharpness(W, M, k=12), exact[::-1], atol=1e-13)
+    np.testing.assert_allclose(hessian.sharpness(W, M, k=12, smallest=True), exact, atol=1e-13)
+    with pytest.raises(ValueError, match="^W: got a torch tensor"):
+        hessian.sharpness(torch.zeros((3, 2, 2)), torch.eye(2))
+    with pytest.raises(ValueError, match="^W: got"):  # infinity times zero, not only infinity
+        hessian.dense(1e120 * np.stack([np.eye(2)] * 3), np.eye(2))
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_each_network_of_a_batch_is_judged_beside_itself(k, monkeypatch):
+    """Hessians of sizes 1, 1e-8 and 1e-16 in one batch: a bound beside the largest would leave the others unsolved."""
+    monkeypatch.setattr(hessian, "_eigenvalues", fails)
+    rng = np.random.default_rng(1)
+    W = np.array([1, 1e-2, 1e-4])[:, None, None, None] * rng.standard_normal((3, 3, 4, 4))
+    H, M = hessian.dense(W, np.zeros((4, 4))), np.zeros((4, 4))
+    for smallest in (False, True):
+        exact = np.linalg.eigvalsh(H)[:, :k] if smallest else np.linalg.eigvalsh(H)[:, : -k - 1 : -1]
+        found = hessian.sharpness(W, M, k=k, smallest=smallest).reshape(3, k)
+        np.testing.assert_allclose(found, exact, rtol=1e-10)  # the square of the residual bound over the gap

@@ -46,7 +46,7 @@ def test_spectrum_at_minimum_is_the_dense_one(seed, depth, init, repeated):
     scale = 10 ** rng.uniform(-2, 0.3)
     W, M = aligned_network(minimum(sigma, depth, width, scale, init), sigma, rng)
     values, counts = hessian.spectrum_at_minimum(sigma, depth=depth, width=width, scale=scale, init=init)
-    assert counts.sum() == depth * width**2 and np.all(np.diff(values) < 0)
+    assert counts.sum() == depth * width**2 and np.all(np.diff(values) < 0) and np.all(counts > 0)
     dense = np.linalg.eigvalsh(hessian.dense(W, M))[::-1]
     # eigvalsh of n <= 150 parameters: a few ulp of the largest eigenvalue, times a modest factor
     assert_allclose(np.repeat(values, counts), dense, atol=1e-13 * dense[0])
@@ -136,6 +136,36 @@ def test_spectrum_at_minimum_refuses(changes, name):
 def test_spectrum_aligned_refuses(layers, target, name):
     with pytest.raises(ValueError, match=f"^{name}: got"):
         hessian.spectrum_aligned(layers, target)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: hessian.spectrum_at_minimum((1.0,), depth=100_001, width=1, scale=1), "^depth: got 100001, .* to 100000$"),
+        (lambda: hessian.spectrum_at_minimum((1.0,), depth=1, width=10**7, scale=1), "^width: got 10000000, .* to 1000000$"),
+        (lambda: hessian.spectrum_at_minimum((), depth=1, width=1, scale=1), r"^singular_values: got shape \(0,\)"),
+        (lambda: hessian.spectrum_at_minimum((1e300,), depth=3, width=1, scale=1), "^singular_values, scale: got"),
+        # powers of the scale leave the floating range: of a Python float that is another error
+        (lambda: hessian.spectrum_at_minimum((1.0,), depth=3, width=2, scale=1e100), "^singular_values, scale: got"),
+        (lambda: hessian.spectrum_at_minimum((1.0,), depth=2, width=2, scale=1e200), "^singular_values, scale: got"),
+        (lambda: hessian.spectrum_aligned(np.zeros((0, 3)), (1.0,)), r"^layer_singular_values: got shape \(0, 3\)"),
+        (lambda: hessian.spectrum_aligned(np.zeros((3, 0)), ()), r"^layer_singular_values: got shape \(3, 0\)"),
+        # entries of 1e308 are in range, their sum, the eigenvalue, is not
+        (lambda: hessian.spectrum_aligned(np.full((2, 1), 1e154), (1e308,)), "^layer_singular_values: got"),
+    ],
+)
+def test_refusals_of_the_spectra_name_the_argument(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_spectra_of_torch_tensors_of_nothing_and_of_a_scale_that_does_not_matter():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(ValueError, match="^W: got a torch tensor"):
+        hessian.spectrum_reduced(torch.zeros((2, 3, 3)), torch.eye(3))
+    assert hessian.spectrum_aligned(np.zeros((0, 2, 3)), (1.0,)).shape == (0, 18)
+    values, counts = hessian.spectrum_at_minimum((1.0,), depth=3, width=2, scale=1e200, init="balanced")
+    assert values.tolist() == [3.0, 1.0, 0.0] and counts.tolist() == [1, 2, 9]
 
 
 def run_states(start, depth, width, symmetric):
