@@ -79,8 +79,9 @@ document.addEventListener("DOMContentLoaded", () => {
   const paired = (tex, one, other) => (tex.match(one) || []).length === (tex.match(other) || []).length;
   const whole = (tex) => paired(tex, /(?<!\\)\{/g, /(?<!\\)\}/g) && paired(tex, /\\left\b/g, /\\right\b/g) && paired(tex, /\\begin\b/g, /\\end\b/g);
   const inRows = (item) => {
-    const parts = item.math.split(/\\qquad\b/);
-    if (!item.display || parts.length < 2 || item.math.includes("\\\\") || !parts.every(whole)) return null;
+    const tex = item.math.replace(/^\s*\\begin\{split\}|\\end\{split\}\s*$/g, ""), parts = tex.split(/\\qquad\b/);
+    const outside = tex.replace(/\\begin\{(\w+)\}[^]*?\\end\{\1\}/g, ""); // matrices and cases apart
+    if (!item.display || parts.length < 2 || /\\\\|&/.test(outside) || !parts.every(whole)) return null;
     return MathJax.tex2svgPromise(`\\begin{gathered}${parts.join("\\\\")}\\end{gathered}`, { display: true }).then((box) => item.typesetRoot.replaceWith(box));
   };
   const rows = () => matchMedia("(max-width: 600px)").matches && Promise.all([...MathJax.startup.document.math].map(inRows));
