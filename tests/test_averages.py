@@ -110,22 +110,24 @@ def test_two_layers_in_closed_form():
     m, rate = 4.0, 0.28
     found = averages.on_cycle(m, 2, rate)
     squares, product = m + 1 / rate, 1 / rate
-    assert found.mean == pytest.approx(np.sqrt(squares + 2 * product) / 2, rel=1e-12)
-    assert found.variance == pytest.approx((squares - 2 * product) / 4, rel=1e-10)
+    assert found.mean == pytest.approx(np.sqrt(squares + 2 * product) / 2, rel=1e-12, abs=0)
+    assert found.variance == pytest.approx((squares - 2 * product) / 4, rel=1e-10, abs=0)
     # (s^2 - m)^2 summed: sum of fourth powers - 2 m sum of squares + 2 m^2
     fourth = squares**2 - 2 * product**2
-    assert found.loss == pytest.approx((fourth - 2 * m * squares + 2 * m * m) / 4, rel=1e-10)
-    assert found.mean_sharpness == pytest.approx(3 * squares / 2 - m, rel=1e-12)
-    assert found.sharpness_at_mean == pytest.approx(3 * found.mean**2 - m, rel=1e-12)
+    assert found.loss == pytest.approx((fourth - 2 * m * squares + 2 * m * m) / 4, rel=1e-10, abs=0)
+    assert found.mean_sharpness == pytest.approx(3 * squares / 2 - m, rel=1e-12, abs=0)
+    assert found.sharpness_at_mean == pytest.approx(3 * found.mean**2 - m, rel=1e-12, abs=0)
     rest = averages.central_rest(m, 2, rate)
     where = (m + 2 / rate) / 3
     # phi = (s^2 - m)^2 / 2: the variance is -2 phi' / phi''' = -2 * 2 s (s^2 - m) / (12 s)
-    assert (rest.mean, rest.variance) == pytest.approx((np.sqrt(where), (m - where) / 3), rel=1e-12)
-    assert rest.loss == pytest.approx((where - m) ** 2 / 2 + 2 * rest.variance / rate, rel=1e-12)
-    assert rest.sharpness_at_mean == pytest.approx(2 / rate, rel=1e-12) and np.isnan(rest.mean_sharpness)
+    assert (rest.mean, rest.variance) == pytest.approx((np.sqrt(where), (m - where) / 3), rel=1e-12, abs=0)
+    assert rest.loss == pytest.approx((where - m) ** 2 / 2 + 2 * rest.variance / rate, rel=1e-12, abs=0)
+    assert rest.sharpness_at_mean == pytest.approx(2 / rate, rel=1e-12, abs=0) and np.isnan(rest.mean_sharpness)
     scaled = averages.central_rest(1e-60, 3, 2.2 / 3 * 1e80)
     plain = averages.central_rest(1.0, 3, 2.2 / 3)
-    assert (scaled.mean, scaled.variance) == pytest.approx((plain.mean * 1e-20, plain.variance * 1e-40), rel=1e-9)
+    assert (scaled.mean, scaled.variance) == pytest.approx(
+        (plain.mean * 1e-20, plain.variance * 1e-40), rel=1e-9, abs=0
+    )
 
 
 def test_rest_between_the_edge_and_four_times_the_depth():
@@ -139,7 +141,7 @@ def test_rest_between_the_edge_and_four_times_the_depth():
         with pytest.raises(ValueError, match="^learning_rate, target, depth: got .*, so eta S = 2.0, needs eta S > 2"):
             averages.central_rest(1.0, depth, 2 / depth)
     assert averages.central_rest(1.0, 2, 1 + 1e-9).variance == pytest.approx(
-        2e-9 / 9, rel=1e-5
+        2e-9 / 9, rel=1e-5, abs=0
     )  # (m - s^2) / 3, s^2 = (1 + 2 / eta) / 3
 
 
@@ -249,7 +251,7 @@ def test_flow_records_what_is_asked_for():
     assert not np.array_equal(default.weights, averages.central_flow(W, M, 0.05, 3, substeps=5).weights)
     still = averages.central_flow(W, M, 0.05, 0)
     assert still.steps.tolist() == [0] and np.array_equal(still.weights, W) and still.loss.tolist() == [0.5]
-    assert still.observed["sharpness"][0] == pytest.approx(hessian.sharpness(W.astype(float), M), rel=1e-6)
+    assert still.observed["sharpness"][0] == pytest.approx(hessian.sharpness(W.astype(float), M), rel=1e-6, abs=0)
     path = default.observed["path"]
     assert path.shape == (4, 2, 2, 2) and np.array_equal(path[0], W) and np.array_equal(path[-1], default.weights)
     np.testing.assert_allclose(default.loss, network.loss(path, M), rtol=1e-14)

@@ -32,7 +32,7 @@ def recorded():
 @given(depth=st.integers(2, 8), q=st.floats(1.01, 5.0))
 def test_overshoot_inverts_rate_and_the_orbit_is_that_of_the_map(depth, q):
     r = bifurcation.overshoot(q, depth)
-    assert bifurcation.rate(r, depth) == pytest.approx(q, rel=1e-12)
+    assert bifurcation.rate(r, depth) == pytest.approx(q, rel=1e-12, abs=0)
     D, E = (2 * depth - 1) * r - 2 * (depth - 1), (depth - 1) * r - (depth - 2)
     c = (E / D) ** (1 / depth)
     u = [scalar.step(c, 1.0, depth, q / depth)]
@@ -504,7 +504,7 @@ def test_fates_are_those_of_the_loop(depth):
 def test_an_exponent_at_a_flat_point_is_the_logarithm_of_the_least_slope():
     """At rest at q = 1 the slope is 1 - q = 0, whose logarithm is cut at that of 1e-300."""
     found = bifurcation.scan(2, [1.0], steps=3, keep=1, start=1.0)
-    assert found.lyapunov[0] == pytest.approx(np.log(1e-300), rel=1e-14) and found.balance[0] == 0
+    assert found.lyapunov[0] == pytest.approx(np.log(1e-300), rel=1e-14, abs=0) and found.balance[0] == 0
 
 
 @pytest.mark.parametrize("depth", (2, 3))
@@ -544,7 +544,9 @@ def test_pair_limit_of_a_cycle_of_three():
     # the multiplier is compared with 1 + 1e-6 and the ratio known to 1e-9
     assert sizes(limit)[0] == pytest.approx(1 + 1e-6, abs=1e-7)
     assert sizes(limit - 1e-4)[0] < 1 + 1e-6 < sizes(limit + 1e-4)[0]
-    assert sizes(limit + 0.1)[0] == pytest.approx(sizes(limit + 0.1)[1], rel=1e-10) and sizes(limit + 0.1)[0] > 1.1
+    assert (
+        sizes(limit + 0.1)[0] == pytest.approx(sizes(limit + 0.1)[1], rel=1e-10, abs=0) and sizes(limit + 0.1)[0] > 1.1
+    )
     assert bifurcation.pair_limit(2, 2.5, [1.0]) == pytest.approx((2 + 1e-6) / 1.25 - 1, abs=2e-9)
 
 
@@ -568,10 +570,10 @@ def test_a_scan_of_the_network_is_its_runs():
             np.testing.assert_allclose(found["modes"][i, k], np.diag(P), rtol=1e-11)  # LAPACK's basis but for signs
             np.testing.assert_allclose(named["singular_values"][i, k], np.linalg.svd(P)[1], rtol=1e-11)
             top = np.linalg.eigvalsh(hessian.dense(w, M))[-1]
-            assert named["sharpness"][i, k] == pytest.approx(top, rel=1e-6)
+            assert named["sharpness"][i, k] == pytest.approx(top, rel=1e-6, abs=0)
         off = [abs(left.T @ network.product(w) @ right) * (1 - np.eye(2)) for w in states[-keep:]]
-        assert named["rotation"][i] == pytest.approx(np.max(off), rel=1e-10)
-        assert found["rotation"][i] == pytest.approx(np.max(off), rel=1e-10)
+        assert named["rotation"][i] == pytest.approx(np.max(off), rel=1e-10, abs=0)
+        assert found["rotation"][i] == pytest.approx(np.max(off), rel=1e-10, abs=0)
     assert found["diverged_at"][:2].tolist() == [-1, -1] and 0 < found["diverged_at"][2] <= steps
     assert found["rotation"].tolist()[2] == np.inf and np.isfinite(found["rotation"][:2]).all()
     for bad in ((left,), [left, right, right], left, (left, right[:1]), (left, 1.001 * right)):

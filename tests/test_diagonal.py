@@ -306,7 +306,7 @@ def test_the_ratio_itself_is_excluded_and_order_does_not_matter():
     assert diagonal.most_together((1.0, ratio), 2) == 1
     assert diagonal.most_together((ratio * 1.0000001, 1.0), 2) == 2
     assert diagonal.most_together((1.0, 1.0, 1.0), 2) == 3 and diagonal.most_together(1.0, 2) == 1
-    assert diagonal.together(3) == pytest.approx((2 / scalar.window(3).period_four) ** 0.75, rel=1e-14)
+    assert diagonal.together(3) == pytest.approx((2 / scalar.window(3).period_four) ** 0.75, rel=1e-14, abs=0)
 
 
 @pytest.mark.parametrize(

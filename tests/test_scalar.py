@@ -149,7 +149,7 @@ def test_branch_and_multiplier_against_fifty_digits(depth, share):
             1 - (depth - 1) * (1 - 1 / z) - depth * z ** (depth - 1) * (1 + z ** (depth - 1)) / chain,
         )
     # logarithms of up to 200 are rounded before the exponential is taken
-    assert scalar.branch(t, depth)[0] == pytest.approx(float(q), rel=1e-13)
+    assert scalar.branch(t, depth)[0] == pytest.approx(float(q), rel=1e-13, abs=0)
     # differences of numbers up to the larger of both slopes
     expected = float(slopes[0] * slopes[1])
     assert abs(scalar.branch_multiplier(t, depth) - expected) < 1e-12 * (1 + abs(expected))
@@ -394,6 +394,9 @@ WIDE = pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, re
         (lambda tiny, rate: scalar.two_cycle(tiny, 2, 1.1 / tiny), "^target: got .*, which is zero in float64"),
         (lambda tiny, rate: scalar.lyapunov(tiny, 2, 1.1 / tiny), "^target: got .*, which is zero in float64"),
         (lambda tiny, rate: scalar.lyapunov(1.0, 2, tiny), "^learning_rate: got .*, which is zero in float64"),
+        (lambda tiny, rate: scalar.branch(tiny, 2), "^t: got .*, which is zero in float64"),
+        (lambda tiny, rate: scalar.branch_multiplier(tiny, 2), "^t: got .*, which is zero in float64"),
+        (lambda tiny, rate: scalar.branch_parameter(1 / tiny, 2), "^q: got .*, which is infinite in float64"),
         # S = 3 * 1e400 at a target of 1e300
         (
             lambda tiny, rate: scalar.sharpness_on_cycle(np.longdouble(1e300), 3, rate),
@@ -415,7 +418,7 @@ def test_a_start_that_is_lost_in_units_of_the_minimum_is_refused():
     with pytest.raises(ValueError, match=r"^start: got 1e\+200, needs a value whose orbit stays bounded"):
         scalar.lyapunov(1e-300, 2, 1.1e300, start=1e200)
     # a start at the saddle itself is what it is: the slope there is 1 + q / 2 for two layers
-    assert scalar.lyapunov(1.0, 2, 1.1, start=0.0, steps=3, transient=0) == pytest.approx(np.log(2.1), rel=1e-14)
+    assert scalar.lyapunov(1.0, 2, 1.1, start=0.0, steps=3, transient=0) == pytest.approx(np.log(2.1), rel=1e-14, abs=0)
 
 
 def test_orbits_keep_their_dtype():
@@ -444,18 +447,22 @@ def test_one_unbounded_orbit_among_several_is_an_error():
 
 def test_exponents_by_hand():
     # at the minimum the slope is 1 - q in every step, and the first steps do not count
-    assert scalar.lyapunov(1.0, 2, 0.75, steps=7, transient=0, start=1.0) == pytest.approx(np.log(0.5), rel=1e-13)
+    assert scalar.lyapunov(1.0, 2, 0.75, steps=7, transient=0, start=1.0) == pytest.approx(
+        np.log(0.5), rel=1e-13, abs=0
+    )
     # L = 3, m = 8: S = 3 * 16, so that q = 2.4 at rate 0.05
-    assert scalar.lyapunov(8.0, 3, 0.05, steps=1, transient=0, start=2.0) == pytest.approx(np.log(1.4), rel=1e-12)
+    assert scalar.lyapunov(8.0, 3, 0.05, steps=1, transient=0, start=2.0) == pytest.approx(
+        np.log(1.4), rel=1e-12, abs=0
+    )
     s, slopes = 0.7, []
     for _ in range(13):
         slopes.append(scalar.slope(s, 1.0, 2, 1.3))
         s = scalar.step(s, 1.0, 2, 1.3)
     for transient in (0, 3):
         found = scalar.lyapunov(1.0, 2, 1.3, steps=10, transient=transient)
-        assert found == pytest.approx(np.mean(np.log(np.abs(slopes[transient : transient + 10]))), rel=1e-10)
+        assert found == pytest.approx(np.mean(np.log(np.abs(slopes[transient : transient + 10]))), rel=1e-10, abs=0)
     units = scalar.lyapunov(8.0, 3, 2.6 / 48, steps=500, start=1.5)  # in units of the minimum, 8^(1/3) = 2
-    assert units == pytest.approx(scalar.lyapunov(1.0, 3, 2.6 / 3, steps=500, start=0.75), rel=1e-9)
+    assert units == pytest.approx(scalar.lyapunov(1.0, 3, 2.6 / 3, steps=500, start=0.75), rel=1e-9, abs=0)
 
 
 def test_an_orbit_that_leaves_is_alone_with_it():
@@ -477,7 +484,7 @@ def test_the_cascade_and_its_end_in_thirty_digits(depth):
     # a root of a function whose rounding of 1e-16 grows with the slope of 2^n steps as fast as the function itself does
     np.testing.assert_allclose(found, np.array(exact, dtype=float), rtol=1e-13)
     # the gaps after the tenth doubling, 1e-8, are a geometric series to one part in a thousand or better
-    assert scalar.window(depth).chaos == pytest.approx(float(bifurcation.accumulation(exact)), rel=1e-11)
+    assert scalar.window(depth).chaos == pytest.approx(float(bifurcation.accumulation(exact)), rel=1e-11, abs=0)
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
@@ -494,7 +501,7 @@ def test_the_eight_cycle_is_born_where_the_four_cycle_has_the_multiplier_minus_o
 
     with mpmath.workdps(30):
         exact = mpmath.findroot(equations, (mpmath.mpf(orbit[0]), mpmath.mpf(q) - 5e-4))[1]
-    assert q == pytest.approx(float(exact), rel=1e-12)  # roots known to 1e-14, and roundings of a dozen steps
+    assert q == pytest.approx(float(exact), rel=1e-12, abs=0)  # roots known to 1e-14, and roundings of a dozen steps
 
 
 def test_pieces_of_the_branch_in_fifty_digits():
@@ -504,9 +511,11 @@ def test_pieces_of_the_branch_in_fifty_digits():
             x = mpmath.mpf(y)
             cosh, ratio = mpmath.log(mpmath.cosh(x)), mpmath.log(mpmath.sinh(x) / x)
             slope = mpmath.coth(x) - 1 / x
-        assert scalar._log_cosh(y) == pytest.approx(float(cosh), rel=2e-15)
+        assert scalar._log_cosh(y) == pytest.approx(float(cosh), rel=2e-15, abs=0)
         found, rise = scalar._log_sinh_ratio(y)
-        assert found == pytest.approx(float(ratio), rel=2e-15) and rise == pytest.approx(float(slope), rel=2e-15)
+        assert found == pytest.approx(float(ratio), rel=2e-15, abs=0) and rise == pytest.approx(
+            float(slope), rel=2e-15, abs=0
+        )
     for depth in (2, 3, 7):
         for t in (1e-6, 0.05, 0.7):
             with mpmath.workdps(40):
@@ -517,7 +526,9 @@ def test_pieces_of_the_branch_in_fifty_digits():
                 value, slope = log_q(mpmath.mpf(t)), mpmath.diff(log_q, mpmath.mpf(t))
             found, rise = scalar._log_edge_ratio(t, depth)
             # sums of terms up to some thirty times as large
-            assert found == pytest.approx(float(value), rel=2e-14) and rise == pytest.approx(float(slope), rel=2e-14)
+            assert found == pytest.approx(float(value), rel=2e-14, abs=0) and rise == pytest.approx(
+                float(slope), rel=2e-14, abs=0
+            )
 
 
 def test_how_many_states_are_kept():
@@ -603,3 +614,39 @@ def test_compiled_orbits_say_what_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "eoslib.compiled", None)  # another fault is not taken for that one
     with pytest.raises(ModuleNotFoundError, match="eoslib.compiled"):
         scalar.orbit(0.7, 1.0, 3, 0.5, 5, compiled=True)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_each_orbit_is_found_lost_at_its_own_step(compiled):
+    """Two layers just past divergence: orbits leave at all steps around the 64th, where the loop looks."""
+    if compiled:
+        pytest.importorskip("numba")
+    rates = 2 + np.logspace(-6, -1, 1500)
+    s, first = np.full(rates.size, 0.7), np.full(rates.size, -1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for k in range(1, 151):
+            s = s + rates * (1.0 - s * s) * s
+            first[(first < 0) & ~np.isfinite(s)] = k
+    run = scalar.orbit(0.7, 1.0, 2, rates, 150, compiled=compiled)
+    if not compiled:  # bit for bit; compiled products are fused
+        assert np.array_equal(run.diverged_at, first) and {63, 64, 65, 128, 129, -1} <= set(first.tolist())
+    for i in range(0, rates.size, 50):
+        at = run.diverged_at[i]
+        assert np.all(run.states[i, at:] == np.inf) if at >= 0 else np.all(np.isfinite(run.states[i]))
+        if at >= 0:  # also where that is the last step
+            last = scalar.orbit(0.7, 1.0, 2, rates[i], at, compiled=compiled)
+            before = scalar.orbit(0.7, 1.0, 2, rates[i], at - 1, compiled=compiled)
+            assert last.diverged and last.diverged_at == at and not before.diverged
+
+
+def test_a_state_that_is_no_number_is_infinite():
+    """Infinity times zero: the first step of a tiny layer under a huge rate and target."""
+    run = scalar.orbit(1e-200, 1e300, 3, 1e300, 2)
+    assert run.states.tolist() == [1e-200, np.inf, np.inf] and run.diverged_at == 1
+    low = scalar.orbit(1e120, 1.0, 3, 1.0, 1)  # to minus infinity
+    assert low.states.tolist() == [1e120, np.inf]
+
+
+def test_more_states_than_memory_are_refused():
+    with pytest.raises(ValueError, match=r"^keep: got an array of shape \(8589934593, 2\), needs one of at most 2\^32"):
+        scalar.orbit([0.5, 0.6], 1.0, 3, 0.1, 2**33)
