@@ -650,3 +650,13 @@ def test_a_state_that_is_no_number_is_infinite():
 def test_more_states_than_memory_are_refused():
     with pytest.raises(ValueError, match=r"^keep: got an array of shape \(8589934593, 2\), needs one of at most 2\^32"):
         scalar.orbit([0.5, 0.6], 1.0, 3, 0.1, 2**33)
+
+
+@pytest.mark.parametrize("q", [2.1, 2.5])
+@pytest.mark.parametrize("depth", [2, 3, 8, 100])
+def test_the_branch_is_inverted_in_a_few_steps_of_newtons_method(monkeypatch, depth, q):
+    """Halving the bracket alone takes about fifty; nearer the edge the last digits are found by halving."""
+    calls, ratio = [], scalar._log_edge_ratio
+    monkeypatch.setattr(scalar, "_log_edge_ratio", lambda t, depth: calls.append(t) or ratio(t, depth))
+    scalar.branch_parameter(q, depth)
+    assert len(calls) <= 8
