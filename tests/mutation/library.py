@@ -139,7 +139,8 @@ class Mutation:
             warnings.simplefilter("ignore")
             cov.start()
             for item in items:
-                self.forget()
+                for cache in self.caches():  # an answer from there leaves no trace of its lines
+                    cache.cache_clear()
                 cov.switch_context(item.nodeid)
                 began, self.failed = time.process_time(), False
                 self.run(item)
@@ -147,14 +148,16 @@ class Mutation:
                 if self.failed:
                     broken.append(item.nodeid)
             cov.stop()
+            for item in items if self.caches() else ():  # the tests of a mutant run one after another, with full caches
+                began = time.process_time()
+                self.run(item)
+                seconds[item.nodeid] = time.process_time() - began
         by_line = cov.get_data().contexts_by_lineno(str(self.path))
         return {line: sorted(set(tests) - {""}) for line, tests in by_line.items()}, seconds, broken
 
-    def forget(self):
-        """Empty the module's caches: a test that finds its answer there would not be seen to reach the lines that made it."""
-        for value in vars(self.module).values():
-            if hasattr(value, "cache_clear"):
-                value.cache_clear()
+    def caches(self):
+        """The functions of the module that keep their answers."""
+        return [value for value in vars(self.module).values() if hasattr(value, "cache_clear")]
 
     def run(self, item):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
