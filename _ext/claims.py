@@ -316,22 +316,24 @@ class Claims(SphinxDirective):
         return [box]
 
     def beside(self, entry):
-        """Links to the other rows on the same number of the paper, in its order; to the section where they are many."""
+        """Links to the other rows on the same number of the paper, in its order; where they are many, to the statements."""
         others = {e["id"]: e for key in named(entry) for e in by_number()[key] if e["id"] != entry["id"]}
         if not others:
             return []
         keys = [key for key in named(entry) if len(by_number()[key]) > 1]
         line = nodes.paragraph(classes=["claim-foot", "claim-beside"])
         line += nodes.Text(f"Also on {spelled(keys)}: ")
-        for number, other in enumerate(sorted(others.values(), key=paper_order)[:MOST_BESIDE]):
+        chosen = nearest(others.values())
+        for number, other in enumerate(chosen):
             line += nodes.Text(" · " if number else "")
             line += link_to(self.env.app.builder, self.env.docname, other, plain(other["name"]))
             line += nodes.Text(f" ({verdict_of(other)})")
-        if len(others) > MOST_BESIDE:
+        if len(others) > len(chosen):
             uri = self.env.app.builder.get_relative_uri(self.env.docname, "chapters/paper_order")
             more = nodes.reference("", "", internal=True, refuri=f"{uri}#{section_id(entry['place']['section'])}")
-            more += nodes.inline("", f"{len(others) - MOST_BESIDE} more in the paper's order")
-            line += [nodes.Text(" · "), more]
+            rest = f"{len(others) - len(chosen)} {'more ' if chosen else ''}in the paper's order"
+            more += nodes.inline("", rest)
+            line += [nodes.Text(" · " if chosen else ""), more]
         return [line]
 
     def line(self, entry):
@@ -401,6 +403,12 @@ def by_number() -> dict:
 def section_id(section) -> str:
     """Anchor of a section of the paper on a page in its order."""
     return nodes.make_id(f"claims-section-{section}")
+
+
+def nearest(others):
+    """The rows to name beside a row, in the paper's order: all where they are few, else those of statements."""
+    rows = sorted(others, key=paper_order)
+    return rows if len(rows) <= MOST_BESIDE else [e for e in rows if e["kind"] == "statement"][:MOST_BESIDE]
 
 
 def spelled(keys):

@@ -78,3 +78,10 @@ def test_only_numbers_of_cells_are_rewritten():
     paragraph = nodes.paragraph("", "", nodes.Text("3.0e-04 "), nodes.literal("", "3.0e-04"))
     pages.write_numbers(None, paragraph, "")
     assert paragraph.astext() == "3.0e-04 3.0e-04"
+
+
+def test_many_rows_on_one_number_name_its_statements_only():
+    few, many = claims.by_number()[("Lemma", 6)], claims.by_number()[("Theorem", 1)]
+    assert claims.nearest(few) == sorted(few, key=claims.paper_order) and len(few) <= claims.MOST_BESIDE < len(many)
+    shown = claims.nearest(many)
+    assert 0 < len(shown) <= claims.MOST_BESIDE and {e["kind"] for e in shown} == {"statement"}
