@@ -417,6 +417,10 @@ def test_a_start_that_is_lost_in_units_of_the_minimum_is_refused():
         scalar.lyapunov(1e300, 2, [1.1e-300, 1.1e-300], start=[1e-300, 1e150])
     with pytest.raises(ValueError, match=r"^start: got 1e\+200, needs a value whose orbit stays bounded"):
         scalar.lyapunov(1e-300, 2, 1.1e300, start=1e200)
+    with pytest.raises(ValueError, match=r"^start: got 1e\+200, needs a value whose orbit stays bounded"):
+        scalar.lyapunov(1.0, 2, 1.1, start=1e200)
+    with pytest.raises(ValueError, match="^start: got a value that is not finite"):
+        scalar.lyapunov(1.0, 2, 1.1, start=np.nan)
     # a start at the saddle itself is what it is: the slope there is 1 + q / 2 for two layers
     assert scalar.lyapunov(1.0, 2, 1.1, start=0.0, steps=3, transient=0) == pytest.approx(np.log(2.1), rel=1e-14, abs=0)
 
@@ -660,3 +664,12 @@ def test_the_branch_is_inverted_in_a_few_steps_of_newtons_method(monkeypatch, de
     monkeypatch.setattr(scalar, "_log_edge_ratio", lambda t, depth: calls.append(t) or ratio(t, depth))
     scalar.branch_parameter(q, depth)
     assert len(calls) <= 8
+
+
+def test_the_first_zero_of_several():
+    assert scalar._first_zero(np.sin, 1.0, 20.0) == pytest.approx(np.pi, rel=1e-13, abs=0)
+    assert scalar._first_zero(lambda x: x - 1e-3, 0.0, 1.0, pieces=10) == pytest.approx(1e-3, rel=1e-10, abs=0)
+    assert scalar._first_zero(lambda x: x - 0.5, 0.0, 1.0, pieces=2) == 0.5  # at a point of the grid
+    assert scalar._first_zero(lambda x: 0.999 - x, 0.0, 1.0, pieces=1) == pytest.approx(0.999, rel=1e-13, abs=0)
+    with pytest.raises(RuntimeError, match="^no sign change between 0.0 and 1.0$"):
+        scalar._first_zero(lambda x: x + 1, 0.0, 1.0)
