@@ -136,6 +136,25 @@ const layout = () => {
         picture: picture ? Math.round(picture.getBoundingClientRect().top - top) : null,
     };
 };"""
+# Signs that begin a line although they belong to the formula before them, and what is wider than its column at a desk.
+LINES = r"""
+const lines = () => {
+    const name = e => `${e.tagName} ${e.className}: ${e.textContent.trim().slice(0, 60)}`;
+    const astray = [...document.querySelectorAll('article mjx-container')].filter(m => {
+        if (!m.offsetParent || m.closest('pre')) return false;
+        let last = m;
+        while (last.parentElement.lastChild === last && getComputedStyle(last.parentElement).display === 'inline') last = last.parentElement;
+        const next = last.nextSibling;
+        if (!next || next.nodeType !== 3 || !/^[,.;:!?)\]”’…]/.test(next.data)) return false;
+        const sign = document.createRange();
+        sign.setStart(next, 0);
+        sign.setEnd(next, 1);
+        const at = sign.getBoundingClientRect(), formula = m.getBoundingClientRect();
+        return at.width > 0 && at.left < formula.right - 2 && at.top > formula.top + 5;
+    }).map(m => name(m.parentElement));
+    const wide = [...document.querySelectorAll('article .more-right')].filter(e => e.checkVisibility() && !e.closest('details')).map(name);
+    return {astray, wide};
+};"""
 AT_THE_DESK = """() => {
     const all = (selector, root = document) => [...root.querySelectorAll(selector)];
     return {
@@ -152,6 +171,7 @@ AT_THE_DESK = """() => {
         meanings: all('p', (document.querySelector('template.symbol-meanings') || {content: document.createElement('p')}).content)
             .map(p => p.dataset.symbol),
         ...layout(),
+        ...lines(),
         anchors: all('[id], a[name]').map(e => e.id || e.name),
         links: all('a[href]').map(a => a.href),
     };
@@ -167,7 +187,7 @@ def desk(browser, site):
     def look(name):
         page, faults = open_page(context, f"{site}/{name}", site)
         # axe reads style sheets itself, and complains of those it does not find: its faults are not the page's
-        seen = page.evaluate(AT_THE_DESK.replace("() => {", "() => {" + LAYOUT, 1)) | {"faults": list(faults)}
+        seen = page.evaluate(AT_THE_DESK.replace("() => {", "() => {" + LAYOUT + LINES, 1)) | {"faults": list(faults)}
         page.add_style_tag(content="* { transition: none !important }")  # colours at once
         page.evaluate(JOIN)
         for theme in ("light", "dark"):
@@ -208,7 +228,8 @@ ON_A_PHONE = """async () => {
     scrollers.forEach(e => { e.scrollLeft = e.scrollWidth; });
     await frames();
     const stuck = scrollers.filter(e => faded(e, 'right') || !faded(e, 'left')).map(name);
-    return {width: document.documentElement.scrollWidth, scrollers: scrollers.length, lost, silent, unreachable, stuck};
+    const {astray} = lines();
+    return {width: document.documentElement.scrollWidth, scrollers: scrollers.length, lost, silent, unreachable, stuck, astray};
 }"""
 
 
@@ -241,7 +262,7 @@ def phone(browser, site):
     @functools.cache
     def look(name):
         page, faults = open_page(context, f"{site}/{name}", site)
-        seen = page.evaluate(ON_A_PHONE) | {"faults": faults}
+        seen = page.evaluate(ON_A_PHONE.replace("() => {", "() => {" + LINES, 1)) | {"faults": faults}
         page.set_viewport_size(PAPER)
         page.emulate_media(media="print")
         seen["paper"] = page.evaluate(ON_PAPER)
@@ -279,6 +300,13 @@ def test_page_fits_a_phone(phone, name):
     assert seen["silent"] == [], "scrolls sideways without a hint"
     assert seen["unreachable"] == [], "scrolls sideways, but not by keyboard"
     assert seen["stuck"] == [], "still fades at its end"
+    assert seen["astray"] == [], "a line begins with the sign behind a formula"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_cut_at_a_desk(desk, name):
+    assert desk(name)["wide"] == [], "wider than its column: break the formula, the line or the output"
+    assert desk(name)["astray"] == [], "a line begins with the sign behind a formula"
 
 
 def test_wide_things_were_seen_on_the_phone(phone):
