@@ -207,6 +207,10 @@ class Rows(Domain):
     def merge_domaindata(self, docnames, otherdata):
         """All is in the file."""
 
+    def resolve_any_xref(self, env, fromdocname, builder, target, node, contnode):
+        """No reference in the text means a row: rows are linked by their page's anchors."""
+        return []
+
 
 class Claims(SphinxDirective):
     """``{claims} ledger``, ``{claims} errata``, ``{claims} paper``, ``{claims} words``, ``{claims} jump``."""
