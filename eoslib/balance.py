@@ -255,10 +255,10 @@ def critical_scale(target: ArrayLike, depth: int) -> np.ndarray:
     --------
     >>> round(float(critical_scale(1.0, 3)), 6)
     1.091124
-    >>> critical_scale(1.0, 2)
+    >>> critical_scale(1.0, 2)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: depth: got 2, needs an integer >= 3: with two layers P(alpha) only decreases, so that no maximum exists
+    ValueError: depth: got 2, needs an integer >= 3: with two layers P(alpha) only decreases...
     """
     try:
         depth = validate.integer("depth", depth, least=3)
