@@ -68,6 +68,8 @@ document.addEventListener("DOMContentLoaded", () => {
         formula.style.fontSize = `${100 * sizes[i]}%`;
       });
     }
+    const narrow = formulas.map((formula, i) => wide[i] && formula.scrollWidth > formula.clientWidth + 2);
+    formulas.forEach((formula, i) => narrow[i] && (formula.style.fontSize = ""));
     document.querySelectorAll(boxes).forEach((box) => {
       const scrolls = fade(box);
       if (scrolls && !box.closest("a")) box.tabIndex = 0;
