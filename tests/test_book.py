@@ -176,6 +176,13 @@ def test_chapter_keeps_the_rules(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_metadata_of_cells_are_ascii(path):
+    """jupytext before 1.19 writes other letters as escapes: saving would change the file."""
+    heads = re.findall(r"^```\{code-cell\}[^\n]*\n---\n(.*?)^---$", path.read_text(encoding="utf8"), flags=re.M | re.S)
+    assert [line for head in heads for line in head.splitlines() if not line.isascii()] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_round_trip_through_jupytext(path):
     """Opening and saving a chapter in JupyterLab changes nothing."""
     command = [sys.executable, "-m", "jupytext", "--test-strict", str(path), "--to", "ipynb"]

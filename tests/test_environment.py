@@ -416,6 +416,7 @@ def installer(place):
     spec = importlib.util.spec_from_file_location("installer", place / ".ci" / "install.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.CONSTRAINTS = "constraints.txt"  # these tests may themselves run with others
     return module
 
 
@@ -508,7 +509,7 @@ def test_make_mends_an_environment(name, checkout):
     (checkout / "pyproject.toml").write_text(project)
     (checkout / "constraints.txt").write_text("six==1.17.0\n")
     install = ["make", "EXTRAS=test", f"PYTHON={sys._base_executable}", ".venv/.installed"]
-    variables = {**os.environ, "PIP_USER": "1"}
+    variables = {**os.environ, "PIP_USER": "1", "CONSTRAINTS": "constraints.txt"}
 
     def made(place):
         done = subprocess.run(install, cwd=place, capture_output=True, text=True, env=variables)
