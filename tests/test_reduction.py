@@ -194,6 +194,8 @@ def test_only_the_singular_values_asked_for_and_the_compiled_loop():
             "W",
         ),
         (lambda W, M: (W * np.array([1, 0, 0])[:, None, None], M), "W"),
+        (lambda W, M: (np.stack([W, W * np.array([1, 0, 0])[:, None, None]]), M), "W: got a start with two zero layers"),
+        (lambda W, M: (np.zeros((0, *W.shape)), M), "learning_rate: got shape"),
         (lambda W, M: (W, 0 * M), "M"),
         (lambda W, M: (W.astype(np.float32), M), "W, M"),
         (lambda W, M: (W, M.astype(np.float32)), "W, M"),
@@ -218,5 +220,6 @@ def test_the_tolerance_is_what_a_layer_may_miss_and_a_singular_value_may_be():
         reduction.reduce(off, M)
     found = reduction.reduce(off, M, tolerance=1e-3)
     assert 1e-4 < found.departure < 3e-4 and reduction.reduce(W, M).departure < 1e-14
+    assert reduction.reduce(np.stack([np.eye(2)] * 3), np.diag([2.0, 1.0])).departure == 0  # nothing is left out
     near = M + 1e-13 * np.linalg.norm(M, 2) * np.eye(7)  # a third singular value that is neglected, and said to be
     assert reduction.reduce(W, near).departure > 0.9e-13
