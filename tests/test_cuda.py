@@ -230,3 +230,8 @@ def test_a_captured_step_is_replayed_from_the_start_on(played, monkeypatch, widt
     (graph,) = graphs
     assert len(graph.captured) == 1 and graph.replays >= 901 and log[-1] == "captured"  # no step but by the graph
     assert bool(narrow) == (width <= cuda.NARROW)
+
+
+def test_capturing_a_step_leaves_the_start_as_it_was(played):
+    W, M, _ = setting(3, 4, "gaussian")
+    assert np.array_equal(cuda.Loop(W[None], M, np.array([0.1]), "cpu").read()[0], W)
