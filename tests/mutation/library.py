@@ -91,6 +91,7 @@ class Mutation:
         gc.collect()
         gc.freeze()
         found = operators.mutants(self.path.read_text(encoding="utf8"))
+        self.texts = {item.nodeid: hashlib.sha256(_text(item).encode()).hexdigest()[:16] for item in session.items}
         stand = self.kills_that_stand() if self.again else {}
         for mutant in found[self.part]:
             if self.only in mutant.function:
@@ -108,18 +109,15 @@ class Mutation:
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
         return ROOT / "_build" / "mutants" / f"{self.name}-{digest}.json"
 
-    def _texts(self):
-        return {item.nodeid: hashlib.sha256(_text(item).encode()).hexdigest()[:16] for item in self.session.items}
-
     def kills_that_stand(self):
         """What was found of mutants of this very module that were stopped, or killed by a test that has not changed."""
         kept = json.loads(self._kept().read_text(encoding="utf8")) if self._kept().exists() else {}
-        now = self._texts() | {"": ""}
+        now = self.texts | {"": ""}
         return {key: (outcome, test) for key, (outcome, test, text) in kept.items() if now.get(test) == text}
 
     def keep_kills(self):
         kept = json.loads(self._kept().read_text(encoding="utf8")) if self._kept().exists() else {}
-        texts = self._texts() | {"": ""}
+        texts = self.texts | {"": ""}
         for mutant, outcome, test in self.results:
             kept.pop(repr(mutant.key), None)
             if outcome == "timeout" or (outcome == "killed" and test in texts):
@@ -384,7 +382,7 @@ def main() -> int:
     parser.add_argument(
         "--again",
         action="store_true",
-        help="do not try again what an earlier run killed, where neither the module nor the test that killed it changed",
+        help="take over what an earlier run killed, if neither the module nor the test that killed it has changed",
     )
     asked = parser.parse_args()
     names = asked.modules or sorted(p.stem for p in (ROOT / "eoslib").glob("[a-z]*.py"))
