@@ -92,6 +92,8 @@ def test_a_batch_is_its_members_bit_for_bit(depth, width, seed):
     for index in np.ndindex(2, 3):
         assert np.array_equal(network.product(W)[index], network.product(W[index]))
         assert np.array_equal(network.gradient(W, M)[index], network.gradient(W[index], M))
+        # the sum of squares may be taken in another order: d^2 roundings
+        np.testing.assert_allclose(network.loss(W, M)[index], network.loss(W[index], M), rtol=1e-14)
         assert np.array_equal(
             network.hessian_vector_product(W, M, V)[index], network.hessian_vector_product(W[index], M, V[index])
         )
@@ -130,6 +132,10 @@ def test_torch_tensors_pass_through():
     ours = network.gradient(torch.tensor(W), torch.tensor(M))
     assert isinstance(ours, torch.Tensor)
     np.testing.assert_allclose(ours.numpy(), network.gradient(W, M), atol=1e-14)
+    several = np.stack([W, 2 * W])
+    np.testing.assert_allclose(
+        network.gradient(torch.tensor(several), torch.tensor(M)).numpy(), network.gradient(several, M), rtol=1e-12
+    )
 
 
 def test_target_has_the_asked_singular_values_and_vectors():
@@ -205,6 +211,9 @@ def test_a_scale_that_the_dtype_does_not_hold_is_refused(scale, dtype):
         with pytest.raises(ValueError, match="scale: got .* which is not a positive finite number in float"):
             network.initialise(start, depth=2, width=2, scale=scale, dtype=dtype, rng=np.random.default_rng(0))
     assert network.initialise("balanced", depth=2, width=1, scale=1e-44, dtype=np.float32).max() > 0
+    with np.errstate(under="raise"):  # whatever the caller asks for: small entries may vanish
+        W = network.initialise("gaussian", depth=2, width=9, scale=1e-44, dtype=np.float32, rng=np.random.default_rng(0))
+    assert W.any()
 
 
 def test_overflow_is_named_and_not_warned_of():
@@ -314,6 +323,10 @@ def test_targets_by_hand():
             lambda: network.hessian_vector_product(np.full((3, 1, 1), 1e120), np.eye(1), np.ones((3, 1, 1))),
             "^W, V: got",
         ),
+        (
+            lambda: network.hessian_vector_product(1e120 * np.stack([EYE] * 3), EYE, np.ones((3, 2, 2))),
+            "^W, V: got",
+        ),  # infinity times zero, not only infinity
         (lambda: network.gradient(np.array([1e200, 1e200, 0.0, 1.0])[:, None, None], np.eye(1)), "^W: got"),
         (lambda: network.product(np.array([1e200, 1e200, 0.0])[:, None, None]), "^W: got"),
         (lambda: network.loss(np.array([1e200, 1e200, 0.0])[:, None, None], np.eye(1)), "^W: got"),
