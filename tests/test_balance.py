@@ -371,6 +371,17 @@ def test_pull_of_a_small_box_is_tight_and_of_a_large_one_no_smaller():
     at_one = enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf(1), iv.mpf(0.7)))[1]
     assert at_one == pytest.approx(float(pull_of_a_step(1, 1.0, 0.7, np.sqrt(8))[0]), rel=1e-10) and at_one > 0.6
     assert 0 <= enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf(1), iv.mpf(0)))[1] < 2
+    straddles = 0
+    for n in range(2, 60):  # rounding may leave T on either side of one, and a power of a negative number
+        x = iv.mpf(1) / n
+        for theta in (float(n), np.nextafter(n, 2 * n)):
+            straddles += (x.a * iv.mpf(theta)).a <= 1 < (x.a * iv.mpf(theta)).b
+            assert 0 <= enclose.ends(balance.pull(iv, x, iv.mpf(theta), iv.mpf(0)))[1] < np.inf
+    assert straddles > 0
+    # a box beyond T = 1 none of whose steps crosses; and one for two layers, whose other layer ends below zero there
+    assert enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf([0.9, 3.0]), iv.mpf([0, 0.05]))) == (0, 0)
+    others = enclose.ends(balance.pull_of_others(iv, iv.mpf([0.9, 1.2]), iv.mpf([0.2, 0.9])))[1]
+    assert others >= max(pull_of_a_step(1, 0.9, w, np.sqrt(8))[1] for w in (0.3, 0.5, 0.7)) > 0
     assert enclose.ends(balance.pull(iv, iv.mpf(1), iv.mpf([0.9, 2.0]), iv.mpf([0.5, 0.6])))[1] > 0
 
 
