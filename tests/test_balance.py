@@ -283,6 +283,8 @@ def test_frozen_fraction_is_the_integral(depth, alpha):
 def test_frozen_fraction_in_the_limits():
     small = balance.frozen_fraction(1e-4, 1.0, 5, 0.5 / 5)
     assert_allclose(small, np.exp(-0.5 / (2 * 4 * 3)), rtol=1e-6)
+    # two layers, T = 1 to the last digit: arsinh(1 / alpha) = ln(2 / alpha), less 1/2
+    assert_allclose(np.log(balance.frozen_fraction(1e-12, 1.0, 2, 0.25)), -0.25 * (np.log(2e12) - 0.5), rtol=1e-12)
     one, two = (np.log(balance.frozen_fraction(a, 1.0, 2, 0.5 / 2)) for a in (1e-3, 1e-4))
     assert_allclose(one - two, 0.25 * np.log(10), rtol=1e-6)  # a power alpha^{q/2} of the scale
 
@@ -399,6 +401,8 @@ def test_the_certificate_covers_the_rectangle_it_names(monkeypatch):
         at = (iv.mpf(0.7), iv.mpf(0.5))
         assert enclose.ends(deeper[0](iv, *at))[1] >= float(pull_of_a_step(n, 0.7, 0.5, np.sqrt(8))[0]) > 0
     assert enclose.ends(two[0](iv, *at))[1] == pytest.approx(float(pull_of_a_step(1, 0.7, 0.5, np.sqrt(8))[0]))
+    monkeypatch.setattr(balance, "pull", lambda iv, x, *_: enclose.ends(x))
+    assert (deeper[0](iv, *at), two[0](iv, *at)) == ((0.0, 0.5), (1.0, 1.0))  # 1 / (L - 1)
 
 
 def test_conditions_at_their_borders():
