@@ -54,12 +54,21 @@ def hold_relation(math):
         space.parent.replace(space, nodes.Text(NO_BREAK + space.lstrip(" ")))
 
 
+def alone(node):
+    """The outermost link or emphasis that holds this node and nothing else."""
+    while isinstance(node.parent, nodes.Inline) and len(node.parent) == 1:
+        node = node.parent
+    return node
+
+
 def hold_signs(math):
-    """One unbroken piece of a formula and the signs that touch it."""
-    after, host = beside(math, 1)
-    before, same = beside(math, -1)
+    """One unbroken piece of a formula and the signs that touch it; a sign behind a longer emphasis moves into it."""
+    host, (after, end) = alone(math), beside(math, 1)
+    before, start = beside(math, -1)
     behind = BEHIND.match(after.astext()) if isinstance(after, nodes.Text) else None
-    opening = BEFORE.search(before.astext()) if isinstance(before, nodes.Text) and same is host else None
+    if end is not host and not isinstance(end, nodes.strong | nodes.emphasis):
+        behind = None
+    opening = BEFORE.search(before.astext()) if isinstance(before, nodes.Text) and start is host else None
     if not behind and not opening:
         return
     piece = nodes.inline(classes=["unbroken"])

@@ -56,6 +56,22 @@ def test_a_formula_inside_a_link_stays_with_the_sign_behind_the_link():
     assert pieces(tree) == ["q,"] and isinstance(tree[1][0], nodes.reference)
 
 
+def test_a_long_emphasis_stays_breakable_and_takes_the_sign_in():
+    tree, bold = nodes.paragraph(), nodes.strong()
+    bold += [nodes.Text("sharper if and only if "), nodes.math("", "x > 1")]
+    tree += [bold, nodes.Text(", and then")]
+    linebreaks.keep_together(tree)
+    assert pieces(tree) == ["x > 1,"] and tree[0].astext() == "sharper if and only if x > 1,"
+
+
+def test_a_long_link_is_left_as_it_is():
+    tree, link = nodes.paragraph(), nodes.reference()
+    link += [nodes.Text("the chapter on "), nodes.math("", "x")]
+    tree += [link, nodes.Text(", and then")]
+    linebreaks.keep_together(tree)
+    assert pieces(tree) == []
+
+
 @pytest.mark.parametrize(
     ("parts", "text"),
     [
