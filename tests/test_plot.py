@@ -1,6 +1,7 @@
 """The CSV link, thresholds and the style."""
 
 import base64
+import io
 import re
 import sys
 import types
@@ -8,6 +9,7 @@ import types
 import matplotlib
 import numpy as np
 import pytest
+from IPython.core.pylabtools import print_figure
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -224,9 +226,32 @@ def test_a_notebook_gets_vector_graphics_without_a_date(monkeypatch, inside):
         monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     with matplotlib.rc_context():
         plot.use_style()
-    assert len(calls) == inside
-    for formats, options in calls:
-        assert formats == ("svg",) and options["metadata"] == {"Date": None}
+    assert calls == ([(("svg",), {"metadata": {"Date": None}, "dpi": 220})] if inside else [])
+
+
+def beside(dpi, value):
+    """How far rasterized dots lie from a line through them in a notebook's SVG, in points."""
+    with matplotlib.rc_context():
+        plot.use_style()
+        figure, axis = plt.subplots(figsize=(7.2, 6.0))
+        axis.plot([0, 1], [value, value], color="#FF0000")
+        many = np.full(400, value)
+        axis.plot(np.linspace(0, 1, 400), many, ".", markersize=1.3, mew=0, color="black", rasterized=True)
+        axis.set_ylim(0, 16)
+        svg = print_figure(figure, "svg", dpi=dpi)
+        plt.close(figure)
+    image = re.search(r'base64,\s*([^"]+)"[^>]*?translate\(0 -([\d.]+)\)"[^>]*? y="-([\d.]+)"', svg)
+    rows = plt.imread(io.BytesIO(base64.b64decode(image[1])))[..., 3].sum(axis=1)
+    height, top = float(image[2]), float(image[3])
+    centre = top + height * ((np.arange(rows.size) + 0.5) @ rows) / rows.sum() / rows.size
+    line = float(re.findall(r'd="M [\d.]+ ([\d.]+)', svg[: svg.index("stroke: #ff0000") + 50])[-1])
+    return abs(centre - line)
+
+
+def test_rasterized_dots_lie_where_the_axes_say():
+    """Beside by a pixel at most, a third of a point: that is what a figure of lines and pixels costs."""
+    values = (3.0, 6.0, 7.3, 10.0, 12.5)
+    assert max(beside(220, value) for value in values) < 72 / 220 < max(beside(72, value) for value in values)
 
 
 def test_style_is_the_same_whatever_was_set_before():
