@@ -63,7 +63,8 @@ def holder(points: ArrayLike, *, usual: bool = False) -> np.ndarray:
 def holder_gradient(points: ArrayLike, *, usual: bool = False) -> np.ndarray:
     r"""Gradient of `holder` off its ridges: with :math:`f = -e^{w}`, :math:`\nabla f = f\,\nabla w`.
 
-    On a ridge, where the table has no gradient, the value is the limit from one side; at the origin it is NaN.
+    On a ridge and, in the usual table, on the circle :math:`r = \pi`, where there is no gradient, the value is the limit
+    from one side; at the origin it is NaN.
 
     Returns
     -------
