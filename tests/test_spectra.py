@@ -254,7 +254,10 @@ def test_spectrum_reduced_refuses_what_has_another_form():
     uneven[0] = uneven[0] @ (np.eye(6) + 1e-3 * np.outer(t.right[:, 4], t.right[:, 4]))  # one of the others differs
     leaking = network.initialise("unbalanced", depth=3, width=6, scale=0.3)
     leaking[0] = leaking[0] + 1e-3 * np.outer(t.right[:, 0], t.right[:, 4])
-    for W in (gaussian, uneven, leaking):
+    small = network.initialise("unbalanced", depth=3, width=6, scale=1e-3)
+    small[2] = t.matrix  # the largest layer, of norm 3; the rest of the first is 1e-3, and uneven by 1e-9
+    small[0] = small[0] @ (np.eye(6) + 1e-6 * np.outer(t.right[:, 4], t.right[:, 4]))
+    for W in (gaussian, uneven, leaking, small):
         with pytest.raises(ValueError, match="^W: got layers that are"):
             hessian.spectrum_reduced(W, t.matrix)
 
