@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -294,8 +295,22 @@ def test_a_long_error_is_cut():
 
 @pytest.mark.parametrize("n_jobs", [0, 10_001, -10_001, 1.5, True])
 def test_a_number_of_processes_is_one(n_jobs):
-    with pytest.raises(ValueError, match="^n_jobs: got "):
-        run(square, {"x": [1.0]}, n_jobs=n_jobs)
+    with joblib.parallel_config(backend="sequential"), pytest.raises(ValueError, match="^n_jobs: got "):
+        run(square, {"x": [1.0]}, n_jobs=n_jobs)  # were the number taken, no process would be started
+
+
+def test_words_where_the_first_run_gave_numbers_are_a_failure():
+    result = run(lambda n: {"x": "a" if n else 1.0}, {"n": [0, 1]})
+    assert result.failed.tolist() == [False, True] and result.arrays["x"][0] == 1.0
+    assert result.errors[0][1].startswith("returned 'x' of shape () (text), needs 'x' of shape () as the first run")
+
+
+def test_what_is_no_function_and_no_axis_is_named():
+    with pytest.raises(ValueError, match="^function: got 3, needs a function that returns a dict of arrays"):
+        run(3, {"x": [1.0]})
+    result = run(square, {"x": [1.0, 2.0]})
+    with pytest.raises(ValueError, match="^depth: got an axis that the sweep has not, needs one of x$"):
+        sweep.select(result, depth=1.0)
 
 
 def test_labels_of_failed_runs():
@@ -350,7 +365,8 @@ def test_a_run_unlike_the_first_fails_whatever_the_block(block):
 def test_the_bar_fills_and_failures_are_told(capsys):
     sweep.run(fails_at_seven, {"x": np.arange(20)}, batch="x", block=4)
     out, err = capsys.readouterr()
-    assert out == "" and "0/5" in err and "5/5" in err and "sweep" in err and "block" in err
+    assert out == "" and "0/5" in err and "5/5" in err and "sweep" in err
+    assert re.search(r"\d(block/s|s/block)\b", err)
     assert "1 of 20 runs failed; the first, {'x': 7}: ArithmeticError: seven is not done" in err
     run(fails_at_seven, {"x": np.arange(20)}, batch="x")
     assert capsys.readouterr() == ("", "")
