@@ -100,7 +100,9 @@ def test_what_follows_the_last_record_is_run_to_its_end():
 
 
 @pytest.mark.parametrize("observe", [{}, {"x": len}])
-@pytest.mark.parametrize(("width", "n", "steps"), [(1, 5, 30), (5, 2000, 9000), (20, 400, 9000), (60, 9, 700), (120, 3, 9)])
+@pytest.mark.parametrize(
+    ("width", "n", "steps"), [(1, 5, 30), (1, 5, 900), (5, 2000, 9000), (20, 400, 9000), (60, 9, 700), (120, 3, 9)]
+)
 def test_chunks_and_blocks_are_as_large_as_their_bytes_allow(width, n, steps, observe):
     W, M, _, plan = descent._plan(np.zeros((4, width, width)), np.eye(width), 0.1, steps, None, 1, observe, True)
     runs = np.broadcast_to(W, (n, *W.shape))
@@ -154,9 +156,18 @@ def test_what_a_faster_loop_needs_is_said(monkeypatch):
     pytest.importorskip("numba")
     single, long = ((W.astype(dtype), M.astype(dtype)) for dtype in (np.float32, np.longdouble))
     for call, words in (
-        (lambda: descent.descend(*single, 0.1, 5, compiled=True), "^compiled: got True for a run in float32, needs float64$"),
-        (lambda: descent.descend(*long, 0.1, 5, device="cpu"), "^device: got 'cpu' for a run in .*, needs float32 or float64$"),
-        (lambda: descent.descend(W, M, 0.1, 5, compiled=True, device="cpu"), "^device: got 'cpu' and compiled=True, needs one"),
+        (
+            lambda: descent.descend(*single, 0.1, 5, compiled=True),
+            "^compiled: got True for a run in float32, needs float64$",
+        ),
+        (
+            lambda: descent.descend(*long, 0.1, 5, device="cpu"),
+            "^device: got 'cpu' for a run in .*, needs float32 or float64$",
+        ),
+        (
+            lambda: descent.descend(W, M, 0.1, 5, compiled=True, device="cpu"),
+            "^device: got 'cpu' and compiled=True, needs one",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             call()
