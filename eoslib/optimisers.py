@@ -271,6 +271,7 @@ def _result(rates, M, recorded, states, diverged_at, observe, singular_values):
     shape = diverged_at.shape
     history = np.array(states).reshape((len(states), -1) + ended.shape[-3:])
     dead = ((diverged_at >= 0) & (recorded.reshape((-1,) + (1,) * len(shape)) >= diverged_at)).reshape(len(states), -1)
+    history[dead] = 0  # as in `descent.descend`; of a run without a finite loss the start may have no finite product
 
     def by_run(values):
         mask = dead.reshape(dead.shape + (1,) * (values.ndim - 2))

@@ -405,6 +405,7 @@ def test_label_noise_by_another_quadrature():
         (lambda: optimisers.weight_decay_cycle(0.1, 3, decay=1e101), "^t, depth, decay: got"),
         (lambda: optimisers.weight_decay_edge(1, decay=0.1), "^depth: got 1, needs an integer >= 2"),
         (lambda: optimisers.weight_decay_edge(3, decay=-0.1), "^decay: got -0.1"),
+        (lambda: optimisers.weight_decay_edge(3, decay=1.5e100), "^decay: got 1.5e.100, needs a number of at most 1e100"),
         (lambda: optimisers.weight_decay_edge(3, decay=1e101), "^decay: got 1e.101, needs a number of at most 1e100"),
         (lambda: optimisers.rmsprop_cycle(0.0, 3, memory=0.1), "^t: got 0.0"),
         (
@@ -423,6 +424,14 @@ def test_label_noise_by_another_quadrature():
 def test_refusals_name_the_argument(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_runs_lost_at_the_start_and_by_a_step_without_length():
+    lost = optimisers.descend(one(1e200), np.eye(1), 0.1, 3, rule=optimisers.HeavyBall(0.5))
+    assert lost.diverged and lost.diverged_at == 0 and np.all(lost.weights == 1e200)
+    # the square of a gradient of 1e-200 is zero, and without a floor the step infinite
+    gone = optimisers.descend(one(1e-200), np.eye(1), 0.1, 3, rule=optimisers.ScalarRMSProp(0.9))
+    assert gone.diverged and gone.diverged_at == 1 and np.all(gone.weights == 1e-200)
 
 
 def plain(**options):
