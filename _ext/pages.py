@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import importlib
 import inspect
+import json
 import os
 import platform
 import re
@@ -179,6 +180,42 @@ class BuildFacts(SphinxDirective):
         return [nodes.bullet_list("", *(nodes.list_item("", nodes.paragraph("", fact)) for fact in facts))]
 
 
+class MutationScores(SphinxDirective):
+    """``{mutation-scores} library``, ``{mutation-scores} chapters``: what `make mutants` and `make chapter-mutants` last wrote."""
+
+    required_arguments = 1
+
+    def run(self):
+        name = {"library": "scores.json", "chapters": "chapter_scores.json"}[self.arguments[0]]
+        path = Path(self.env.app.srcdir) / "tests" / "mutation" / name
+        self.env.note_dependency(str(path))
+        head, rows = getattr(self, self.arguments[0])(json.loads(path.read_text(encoding="utf8")))
+        lines = [head, ["---"] + ["---:"] * (len(head) - 2) + ["---"], *rows]
+        box = nodes.Element()
+        text = StringList([f"| {' | '.join(line)} |" for line in lines], source=str(path))
+        self.state.nested_parse(text, self.content_offset, box)
+        return box.children
+
+    def library(self, scores):
+        rows = []
+        for name, row in scores.items():
+            page = Path(self.env.app.srcdir) / "chapters" / "api" / f"{name}.md"
+            part = f" (1 in {row['one_in']})" if row["one_in"] > 1 else ""
+            line = [f"[`{name}`](api/{name}.md)" if page.exists() else f"`{name}`", f"{row['mutants']:,}{part}"]
+            line += [f"{row['killed'] + row['stopped']:,}", str(row["equivalent"]), str(row["taste"])]
+            line += [str(row["survived"]), f"{100 * row['score']:.1f} %"]
+            line += [f"{100 * row['before']['score']:.0f} %" if "before" in row else "–", row["date"]]
+            rows.append(line)
+        head = ["module", "mutants", "killed", "the same", "taste", "survived", "score", "before", "date"]
+        return head, rows
+
+    def chapters(self, scores):
+        columns = ["check cells", "mutants", "killed", "by error", "survived", "explained", "date"]
+        return ["chapter", *columns], [
+            [f"[{name.replace('_', ' ')}]({name}.md)", *(str(row[c]) for c in columns)] for name, row in scores.items()
+        ]
+
+
 def parts_as_files(app, exception):
     """Move CSV files out of the pages into ``numbers``, BokehJS, the same in all, into ``bokeh``, and stills into ``_images``."""
     if exception or app.builder.format != "html":
@@ -284,6 +321,7 @@ def setup(app):
     app.add_node(run_times)
     app.add_directive("run-times", RunTimes)
     app.add_post_transform(FillRunTimes)
+    app.add_directive("mutation-scores", MutationScores)
     app.connect("doctree-resolved", link_figures)
     app.connect("doctree-resolved", offer_notebook)
     app.connect("doctree-resolved", write_numbers)
