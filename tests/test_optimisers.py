@@ -1,7 +1,10 @@
 """Update rules against loops written out, their two-cycles against long runs, and bad input."""
 
+from math import gamma
+
 import numpy as np
 import pytest
+from scipy.special import ive, kve
 
 from eoslib import descent, network, optimisers, scalar
 
@@ -395,7 +398,9 @@ def test_label_noise_by_another_quadrature():
         (lambda: optimisers.heavy_ball_multipliers(["a"], momentum=0.1), "^multipliers: got .* needs finite"),
         (lambda: optimisers.heavy_ball_multipliers(np.ma.masked_array([1.0]), momentum=0.1), "^multipliers: got"),
         (lambda: optimisers.heavy_ball_multipliers([1e200], momentum=0.1), "^multipliers: got .* below 1e150"),
-        (lambda: optimisers.heavy_ball_cycle(-0.1, 2, momentum=0.1), "^t: got -0.1"),
+        (lambda: optimisers.heavy_ball_multipliers([1.0, 1e200], momentum=0.1), "^multipliers: got .* below 1e150"),
+        (lambda: optimisers.heavy_ball_multipliers(1.0, momentum=1.0), "^momentum: got 1.0"),
+        (lambda: optimisers.heavy_ball_cycle(-0.1, 2, momentum=0.1), "^t: got -0.1, needs one finite real number >= 0"),
         (lambda: optimisers.heavy_ball_cycle(0.1, 2, momentum=1.0), "^momentum: got 1.0"),
         (lambda: optimisers.nesterov_cycle(0.1, 2, momentum=1.0), "^momentum: got 1.0"),
         (lambda: optimisers.weight_decay_cycle(0.1, 1, decay=0.1), "^depth: got 1, needs an integer >= 2"),
@@ -405,9 +410,12 @@ def test_label_noise_by_another_quadrature():
         (lambda: optimisers.weight_decay_cycle(0.1, 3, decay=1e101), "^t, depth, decay: got"),
         (lambda: optimisers.weight_decay_edge(1, decay=0.1), "^depth: got 1, needs an integer >= 2"),
         (lambda: optimisers.weight_decay_edge(3, decay=-0.1), "^decay: got -0.1"),
-        (lambda: optimisers.weight_decay_edge(3, decay=1.5e100), "^decay: got 1.5e.100, needs a number of at most 1e100"),
+        (
+            lambda: optimisers.weight_decay_edge(3, decay=1.5e100),
+            "^decay: got 1.5e.100, needs a number of at most 1e100",
+        ),
         (lambda: optimisers.weight_decay_edge(3, decay=1e101), "^decay: got 1e.101, needs a number of at most 1e100"),
-        (lambda: optimisers.rmsprop_cycle(0.0, 3, memory=0.1), "^t: got 0.0"),
+        (lambda: optimisers.rmsprop_cycle(0.0, 3, memory=0.1), "^t: got 0.0, needs one finite real number > 0"),
         (
             lambda: optimisers.rmsprop_cycle(1e-300, 3, memory=0.1),
             "^t: got 1e-300, needs a number at which the two values differ",
@@ -419,6 +427,10 @@ def test_label_noise_by_another_quadrature():
         (lambda: optimisers.label_noise_variance(2.0, 2, noise=0.0), "^noise: got 0.0"),
         (lambda: optimisers.label_noise_variance(2.0, 2, noise=1e-101), "^q, noise, depth: got"),
         (lambda: optimisers.label_noise_variance(1e101, 2, noise=0.1), "^q, noise, depth: got"),
+        (lambda: optimisers.label_noise_variance(2.0, 2, noise=1.5e100), "^q, noise, depth: got"),
+        (lambda: optimisers.label_noise_variance(1e60, 2, noise=1e60), "^q, noise, depth: got"),
+        (lambda: optimisers.label_noise_variance(1.5e100, 2, noise=1e-50), "^q, noise, depth: got"),
+        (lambda: optimisers.weight_decay_cycle(0.1, 3, decay=1.5e100), "^t, depth, decay: got"),
     ],
 )
 def test_refusals_name_the_argument(call, words):
@@ -452,3 +464,130 @@ def test_the_update_is_made_once_a_step_and_of_numpy_only():
     torch = pytest.importorskip("torch")
     with pytest.raises(ValueError, match="^W: got a torch tensor, needs a NumPy array"):
         optimisers.descend(torch.ones(2, 1, 1), torch.ones(1, 1), 0.1, 1, rule=rule)
+
+
+def test_noise_is_that_of_its_draws_step_by_step():
+    """Three runs at once, with the draws taken beforehand from a generator of the same seed."""
+    W, M = setting()
+    starts, direction, rate, size, share = np.stack([W, 0.5 * W, -W]), np.outer([1, 2, 3], [1, 0, -1]), 0.02, 0.3, 0.25
+    found = optimisers.descend(
+        starts, M, rate, 5, rule=optimisers.LabelNoise(direction, size, np.random.default_rng(3))
+    )
+    expected, draws = starts.copy(), np.random.default_rng(3).standard_normal((5, 3))
+    for row in draws:
+        for n, xi in enumerate(row):
+            expected[n] -= rate * grad(expected[n], M + size * xi * direction)
+    np.testing.assert_allclose(found.weights, expected, rtol=1e-11, atol=1e-12)
+    found = optimisers.descend(starts, M, rate, 5, rule=optimisers.BatchNoise(share, np.random.default_rng(3)))
+    expected, rng = starts.copy(), np.random.default_rng(3)
+    for _ in range(5):
+        for n, sign in enumerate(rng.choice([-1, 1], size=3)):
+            expected[n] -= rate * (1 + np.sqrt(share) * sign) * grad(expected[n], M)
+    np.testing.assert_allclose(found.weights, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_rules_without_noise_or_memory_are_the_rules_they_leave():
+    W, M = setting()
+    plain_run = descent.descend(W, M, 0.02, 20).weights
+    rng = np.random.default_rng(0)
+    for rule in (optimisers.LabelNoise(np.eye(3), 0.0, rng), optimisers.BatchNoise(0.0, rng)):
+        np.testing.assert_allclose(optimisers.descend(W, M, 0.02, 20, rule=rule).weights, plain_run, rtol=1e-12)
+    # without memory every step of RMSProp has the length of the rate
+    states = optimisers.descend(W, M, 0.02, 5, rule=optimisers.ScalarRMSProp(0.0), observe={"W": lambda w: w}).observed[
+        "W"
+    ]
+    np.testing.assert_allclose(np.linalg.norm(np.diff(states, axis=0).reshape(5, -1), axis=1), 0.02, rtol=1e-12)
+
+
+def test_one_step_size_for_each_run_of_a_batch():
+    W, M = setting()
+    starts, rule = np.stack([W, 0.5 * W, np.stack([np.eye(3)] * 3)]), optimisers.ScalarRMSProp(0.9, momentum=0.5)
+    M = np.diag(np.diag(M))  # the last start has gradients that are zero beside the diagonal
+    found = optimisers.descend(starts, M, 0.02, 6, rule=rule).weights
+    for start, ended in zip(starts, found):
+        alone = optimisers.descend(start, M, 0.02, 6, rule=rule).weights
+        np.testing.assert_allclose(ended, alone, rtol=1e-11, atol=1e-13)
+    assert np.isfinite(found).all() and not np.allclose(found[2], starts[2])
+
+
+def test_an_observer_sees_what_it_sees_of_plain_descent():
+    W, M = setting()
+    seen = []
+    for run in (descent.descend, lambda *a, **k: optimisers.descend(*a, rule=optimisers.HeavyBall(0.0), **k)):
+        found = run(
+            W, M, np.array([0.02, 5.0]), 20, observe={"P": lambda w: seen.append(w.copy()) or network.product(w)}
+        )
+    assert found.diverged.tolist() == [False, True] and seen[0].shape == seen[1].shape == (21, 2, 3, 3, 3)
+    lost = found.steps >= found.diverged_at[1]
+    assert np.all(seen[0][lost, 1] == 0) and np.array_equal(seen[1][lost, 1], seen[0][lost, 1])
+    np.testing.assert_allclose(seen[1][:, 0], seen[0][:, 0], rtol=1e-12, atol=1e-14)
+
+
+def label_noise_by_bessel(q, depth, noise):
+    """The mean square under exp(-a x^2 - b x^4), the derivative of the logarithm of its integral, a Bessel function."""
+    kappa, D = 3 / (4 * (depth - 1) * (5 * depth - 4)), (q * noise / depth) ** 2
+    a, b = (2 - q) / D, 1 / (2 * kappa * D)
+    z = a * a / (8 * b)
+    if a > 0:
+        return a / (4 * b) * (kve(0.75, z) / kve(0.25, z) - 1)
+    return -a / (4 * b) * (1 + (ive(0.75, z) + ive(-0.75, z)) / (ive(0.25, z) + ive(-0.25, z)))
+
+
+@pytest.mark.parametrize(
+    ("q", "depth", "noise"),
+    [(1.5, 2, 1e-3), (1.9, 2, 10.0), (1.99, 3, 3.0), (2.01, 3, 3.0), (2.3, 3, 1e-3), (2.05, 2, 0.01), (2.3, 3, 1e-4)],
+)
+def test_label_noise_by_bessel_functions(q, depth, noise):
+    found = optimisers.label_noise_variance(q, depth, noise=noise)
+    # the tolerance of the quadrature; far below the edge the Bessel functions cancel to 1e-11
+    assert found == pytest.approx(label_noise_by_bessel(q, depth, noise), rel=1e-10, abs=0)
+
+
+def test_label_noise_at_the_edge_and_at_the_ends_of_its_range():
+    for depth, noise in ((2, 0.01), (3, 5.0), (2, 9e99), (10, 4e100), (2, 1e-97)):
+        scale = np.sqrt(2 * 3 / (4 * (depth - 1) * (5 * depth - 4))) * 2 * noise / depth
+        expected = scale * gamma(0.75) / gamma(0.25)
+        # the tail that is left out weighs e^-32
+        assert optimisers.label_noise_variance(2.0, depth, noise=noise) == pytest.approx(expected, rel=1e-12, abs=0)
+    # a peak of relative width 1e-5 at the end of the interval
+    assert optimisers.label_noise_variance(2.3, 3, noise=3e-6) == pytest.approx(0.9 / 88, rel=1e-4, abs=0)
+
+
+def test_a_doubtful_integral_is_refused(monkeypatch):
+    for errors, refused in (((0.9e-6, 0.0), 0), ((0.0, 0.9e-6), 0), ((1.1e-6, 0.0), 1), ((0.0, 1.1e-6), 1)):
+        left = list(errors)
+        monkeypatch.setattr(optimisers, "quad", lambda *_, left=left, **__: (100.0, left.pop(0), {}))
+        if refused:
+            with pytest.raises(ArithmeticError, match="^label noise: the integrals of the density do not converge"):
+                optimisers.label_noise_variance(2.0, 2, noise=0.1)
+        else:
+            assert optimisers.label_noise_variance(2.0, 2, noise=0.1) == 1.0
+
+
+def test_numbers_inside_the_range_are_taken():
+    far, (q, low, high) = optimisers.weight_decay_cycle(48.0, 3, decay=0.0), scalar.branch(48.0, 3)
+    assert [far.rate, far.low, far.high] == pytest.approx([q, low, high], rel=1e-12, abs=0)
+    for decay in (9e99, 1e100):
+        edge = optimisers.weight_decay_edge(3, decay=decay)  # 2 (2 g)^(4/3) (g / 2)^(-1/3), up to 1 / g
+        assert edge == pytest.approx(2 * 2 ** (5 / 3) * decay, rel=1e-12, abs=0)
+    assert np.isfinite(optimisers.weight_decay_cycle(0.1, 3, decay=9e99).rate)
+
+
+def flipping(flip):
+    """A branch of cycles of which `1 + trace + determinant` is the given function of t, and the rate t itself."""
+    return lambda t: optimisers.Cycle(t, 0.9, 1.1, flip(t) - 1, 0.0)
+
+
+def test_the_window_end_is_the_first_change_of_sign_on_its_grid():
+    assert optimisers.window_end(flipping(lambda t: 0.9 - t)).rate == pytest.approx(0.9, rel=1e-12)
+    with pytest.raises(ValueError, match="^cycle: .* for t from 0.5 to 1.0$"):
+        optimisers.window_end(flipping(lambda t: 1.3 - t), start=0.5)
+    # a root on the grid, inside or last; two roots in neighbouring intervals
+    for root in (0.5, 1.0):
+        found = optimisers.window_end(flipping(lambda t, root=root: root - t), start=0.0, stop=1.0, pieces=4)
+        assert found.rate == pytest.approx(root, rel=1e-12)
+    found = optimisers.window_end(flipping(lambda t: (0.2 - t) * (0.4 - t)), start=0.0, stop=1.0, pieces=4)
+    assert found.rate == pytest.approx(0.2, rel=1e-12)
+    # t is found to 1e-15 beside a root of 3e-10
+    found = optimisers.window_end(flipping(lambda t: 27 - (1e10 * t) ** 3), start=1e-11, stop=1e-9, pieces=3)
+    assert found.rate == pytest.approx(3e-10, rel=1e-5, abs=0)
