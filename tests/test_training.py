@@ -604,3 +604,336 @@ def test_extremes_of_a_diagonal_of_known_numbers():
         )
     flat = training.sharpness(Half(F64), lambda m: m.a.sum() + m.b.sum(), k=2)  # linear: no curvature
     assert flat.values.tolist() == [0.0, 0.0] and flat.residuals.tolist() == [0.0, 0.0]
+
+
+# -- the parts of the method, each by itself --------------------------------------------------------------------------
+def test_the_asked_residual_by_hand():
+    eps = 2.0**-52
+    found = training._bound(np.array([10.0, -4.0, 1e-6, 0.0]), 10.0, 1e-3, F64)
+    # relative to the modulus, or to a thousandth of the largest, here 1e-2
+    assert found.tolist() == pytest.approx([1e-2, 4e-3, 1e-5, 1e-5], rel=1e-14, abs=0)
+    floor = training._bound(np.array([10.0, 0.0]), 10.0, 1e-30, F64)
+    assert floor.tolist() == pytest.approx([300 * eps] * 2, rel=1e-14, abs=0)
+    assert training._bound(np.array([2.0]), 2.0, 1e-30, F32).tolist() == pytest.approx([60 * 2.0**-23], rel=1e-14, abs=0)
+
+
+def test_directions_span_the_rows_and_are_random_where_these_have_nothing_left():
+    g = torch.Generator().manual_seed(3)
+    Q = torch.linalg.qr(torch.randn(12, 4, generator=g, dtype=F64)).Q.mT
+    R = torch.randn(3, 12, generator=g, dtype=F64)
+    R -= (R @ Q.mT) @ Q
+    V = training._directions(R, Q, 1.0, torch.Generator().manual_seed(0), 3)
+    assert torch.allclose(V @ V.mT, torch.eye(3, dtype=F64), atol=1e-14) and float((V @ Q.mT).abs().max()) < 1e-14
+    assert torch.allclose((R @ V.mT) @ V, R, atol=1e-13)  # the same span
+    assert V.is_contiguous() and len(training._directions(R, Q, 1.0, torch.Generator().manual_seed(0), 2)) == 2
+    # rank one: the first row is that direction, the other two are from the random numbers, and orthogonal to all else
+    flat = torch.outer(torch.tensor([1.0, -2.0, 0.5], dtype=F64), R[0])
+    one, other = (training._directions(flat, Q, 1.0, torch.Generator().manual_seed(s), 3) for s in (0, 1))
+    assert abs(float(one[0] @ R[0])) == pytest.approx(float(torch.linalg.vector_norm(R[0])), rel=1e-13, abs=0)
+    assert abs(float(one[0] @ other[0])) == pytest.approx(1, rel=1e-13, abs=0)
+    for V in (one, other):
+        assert torch.allclose(V @ V.mT, torch.eye(3, dtype=F64), atol=1e-14) and float((V @ Q.mT).abs().max()) < 1e-14
+    assert not torch.allclose(one[1:].mT @ one[1:], other[1:].mT @ other[1:], atol=0.1)
+    # what is small beside the scale is rounding: a hundred units of the last place are its limit
+    eps = 2.0**-52
+    unit = R[:1] / torch.linalg.vector_norm(R[0])
+    for size, kept in ((99 * eps, False), (101 * eps, True)):
+        V = training._directions(size * unit * 8, Q, 8.0, torch.Generator().manual_seed(0), 1)
+        assert (abs(float(V[0] @ unit[0])) > 0.99) == kept
+
+
+def test_what_is_returned_was_checked_by_products_of_its_own():
+    A = np.diag([3.0, 2.0, -1.0, 1.0])
+    H = torch.from_numpy(A)
+    Q = torch.eye(4, dtype=F64)[:3]
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((2, 2)))[0] @ np.eye(2, 3)
+    calls = []
+
+    def operator(x):
+        calls.append(x)
+        return 5.0 * (H @ x)
+
+    found = training._verified(operator, turn, Q, 7, False, np.full(2, 1e-9), 5.0)
+    assert found.values.tolist() == pytest.approx([15.0, 10.0], rel=1e-13, abs=0)
+    assert found.products == 9 and len(calls) == 2 and found.residuals.max() < 1e-13
+    assert torch.allclose(found.vectors.abs(), torch.eye(4, dtype=F64)[:2], atol=1e-13)
+    low = training._verified(operator, turn, Q, 0, True, np.full(2, 1e-9), 5.0)
+    assert low.values.tolist() == pytest.approx([10.0, 15.0], rel=1e-13, abs=0)
+    # the vector (1, 1, 0, 0) / sqrt 2 has the Rayleigh quotient 5 (3 + 2) / 2 and the residual 5 / 2
+    mixed = np.array([[1.0, 1.0, 0.0]])
+    rough = training._verified(operator, mixed, Q, 0, False, np.array([0.51]), 5.0)
+    assert rough.values.tolist() == pytest.approx([12.5], rel=1e-14, abs=0)
+    assert rough.residuals.tolist() == pytest.approx([2.5], rel=1e-14, abs=0)
+    with pytest.raises(RuntimeError, match="^tolerance: residual 2.5 where 2.4 was asked for: "):
+        training._verified(operator, mixed, Q, 0, False, np.array([0.48]), 5.0)
+    # of several, the one that misses its own bound by most is named
+    both = np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
+    with pytest.raises(RuntimeError, match="^tolerance: residual 5 where 0.05 was asked for: "):
+        training._verified(operator, both, torch.eye(4, dtype=F64), 0, False, np.array([0.4, 0.01]), 5.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"block": 3, "k": 2}, {"k": 2, "basis": 6}, {"smallest": True}])
+def test_the_products_are_counted_one_by_one(monkeypatch, options):
+    values = [3.0, 2.5, *np.linspace(-1, 1, 60), -2.0]
+    model, made, calls = Quadratic(values), training._hessian, []
+
+    def counting(gradients, parameters):
+        operator = made(gradients, parameters)
+        return lambda vector: calls.append(1) or operator(vector)
+
+    monkeypatch.setattr(training, "_hessian", counting)
+    found = training.sharpness(model, Quadratic.energy, **options)
+    wanted = np.sort(values)[: len(found.values)] if options.get("smallest") else values[: len(found.values)]
+    assert found.products == len(calls) < 60 + 4 and np.allclose(found.values, wanted, rtol=1e-9, atol=0)
+
+
+def test_a_basis_of_the_least_size_restarts_until_the_answer_is_there():
+    values = [1.3, 1.2, *np.linspace(-1, 1, 80)]
+    model = Quadratic(values)
+    for k, block, basis in ((1, 1, 3), (2, 1, 4), (1, 2, 5), (2, 2, 6)):
+        found = training.sharpness(model, Quadratic.energy, k=k, block=block, basis=basis, tolerance=1e-4)
+        assert np.allclose(found.values, values[:k], rtol=1e-6, atol=0) and found.products > basis
+        small = {"k": k, "block": block, "basis": basis - 1}
+        with pytest.raises(ValueError, match=f"^basis: got {basis - 1}, needs an integer >= {basis}"):
+            training.sharpness(model, Quadratic.energy, **small)
+        with pytest.raises(ValueError, match=f"^products: got {k + block - 1}, needs an integer >= {k + block}"):
+            training.sharpness(model, Quadratic.energy, k=k, block=block, products=k + block - 1)
+
+
+def test_the_message_of_an_unfinished_search_has_the_units_of_the_loss():
+    model = Quadratic(np.linspace(0, 1, 300))
+    said = []
+    for scale in (1.0, 1000.0):
+        with pytest.raises(RuntimeError, match="^products: residual .* after 20 of them, needs ") as refused:
+            training.sharpness(model, lambda m: m.energy(scale), products=20, tolerance=1e-6)
+        words = str(refused.value).replace(";", "").split()
+        said.append((float(words[2]), float(words[8])))
+    (residual, needed), (larger, more) = said
+    # after 20 products the largest value is known to a few hundredths: the wanted residual is 1e-6 of nearly 1
+    assert needed == pytest.approx(1e-6, rel=0.1, abs=0) and needed < residual < 1
+    # two digits are written
+    assert larger == pytest.approx(1000 * residual, rel=0.06, abs=0) and more == pytest.approx(1000 * needed, rel=0.06, abs=0)
+
+
+def test_defaults_of_sharpness_are_those_of_its_text():
+    model = Quadratic([3.0, 2.9, 2.8, *np.linspace(-1, 1, 200)])
+    plain = training.sharpness(model, Quadratic.energy)
+    spelled = training.sharpness(
+        model, Quadratic.energy, k=1, smallest=False, tolerance=1e-5, block=1, products=2000, seed=0, threads=1
+    )
+    assert np.array_equal(plain.vectors, spelled.vectors) and plain.products == spelled.products
+    other = training.sharpness(model, Quadratic.energy, seed=1)
+    assert not np.array_equal(plain.vectors, other.vectors) and np.allclose(plain.values, other.values, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("threads", [None, 1, 2])
+def test_threads_meanwhile_and_afterwards(threads):
+    seen, before = [], torch.get_num_threads()
+    model, loss = weight(4.0)
+
+    def watched(m):
+        seen.append(torch.get_num_threads())
+        return loss(m)
+
+    try:
+        torch.set_num_threads(3)
+        training.sharpness(model, watched, threads=threads)
+        training.descend(model, watched, 0.5, 1, threads=threads)
+        wanted = 3 if threads is None else threads
+        assert set(seen) == {wanted} and torch.get_num_threads() == 3
+        seen.clear()
+        training.sharpness(model, watched)
+        training.descend(model, watched, 0.5, 1)
+        assert set(seen) == {1} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_random_state_during_a_run_is_that_of_its_seed():
+    model, _ = weight(4.0)
+    seen = []
+
+    def loss(m):
+        seen.append(float(torch.rand(())))
+        return (m.weight**2).sum() / 2
+
+    def draws(**options):
+        seen.clear()
+        training.descend(model, loss, 0.5, 2, **options)
+        return list(seen)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        wanted = [float(torch.rand(())) for _ in range(3)]
+    assert draws(seed=5) == wanted and draws() == draws(seed=0) != wanted
+
+
+# -- descent, what is kept and said -----------------------------------------------------------------------------------
+def test_one_bar_counts_the_states(capfd, tmp_path):
+    model, loss = weight(4.0)
+    training.descend(model, loss, 0.5, 7)
+    assert capfd.readouterr().err == ""
+    training.descend(model, loss, 0.5, 7, progress=True)
+    shown = capfd.readouterr().err
+    assert "descent: 100%" in shown and "8/8" in shown and "step/s" in shown and "0/8" in shown
+    path = tmp_path / "run.npz"
+
+    def broken(step):
+        if len(calls) > 10 + 7:  # ten calls note the rates
+            raise KeyboardInterrupt
+        calls.append(step)
+        return 0.5
+
+    calls = []
+    with pytest.raises(KeyboardInterrupt):
+        training.descend(model, loss, broken, 10, checkpoint=path, checkpoint_every=3)
+    training.descend(model, loss, 0.5, 10, checkpoint=path, progress=True)
+    shown = capfd.readouterr().err
+    assert "6/11" in shown and "11/11" in shown and "0/11" not in shown.replace("10/11", "")
+
+
+def test_fewer_steps_than_between_checkpoints_leave_no_file_and_no_error(tmp_path):
+    model, loss = weight(4.0)
+    run = training.descend(model, loss, 0.5, 3, checkpoint=tmp_path / "run.npz")
+    assert run.loss.tolist() == [8.0, 2.0, 0.5, 0.125] and not list(tmp_path.iterdir())
+
+
+class Restless(torch.nn.Module):
+    """Random numbers and a buffer, so that a run depends on all of its state."""
+
+    def __init__(self):
+        super().__init__()
+        g = torch.Generator().manual_seed(0)
+        self.w = torch.nn.Parameter(torch.randn(3, 2, generator=g, dtype=F64))
+        self.v = torch.nn.Parameter(torch.randn(2, 2, generator=g, dtype=F64))
+        self.register_buffer("seen", torch.zeros((), dtype=F64))
+
+    def loss(self):
+        self.seen += 1
+        noise = torch.rand(3, 2, dtype=F64)
+        return ((self.w @ self.v + 0.1 * noise) ** 2).sum() * (1 + 0.01 * self.seen)
+
+
+def interrupted(path, after, steps=12, checkpoint_every=5, **options):
+    """A run of `steps` that is broken off in the step `after`."""
+    calls = []
+
+    def rate(step):
+        calls.append(step)
+        if len(calls) > steps + after:  # the first calls note the rates
+            raise KeyboardInterrupt
+        return 0.05
+
+    with pytest.raises(KeyboardInterrupt):
+        training.descend(
+            Restless(), Restless.loss, rate, steps, checkpoint=path, checkpoint_every=checkpoint_every, **options
+        )
+
+
+def test_a_run_goes_on_with_its_random_numbers_buffers_and_lists(tmp_path):
+    options = {"k": 2, "every": 2, "sharpness_every": 4, "eigenvalues": 2, "sharpness_at": [1], "tolerance": 1e-6}
+    options |= {"observe": {"trace": lambda m: m.w[:2].trace(), "seen": lambda m: float(m.seen)}, "seed": 3}
+    whole = training.descend(Restless(), Restless.loss, 0.05, 12, checkpoint=tmp_path / "whole.npz", **options)
+    assert whole.observed["seen"].tolist() == [1, 3, 5, 7, 9, 11, 13]
+    path = tmp_path / "run.npz"
+    interrupted(path, 8, **options)
+    with np.load(path, allow_pickle=False) as file:
+        assert int(file["step"]) == 5 and file["list/step"].tolist() == [0, 2, 4]
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+    looked = []
+    watched = options | {"observe": options["observe"] | {"seen": lambda m: looked.append(1) or float(m.seen)}}
+    run = training.descend(Restless(), Restless.loss, 0.05, 12, checkpoint=path, **watched)
+    assert len(looked) == 4  # steps 6, 8, 10 and 12; the others come from the file
+    for name in ("steps", "loss", "sharpness_steps", "sharpness", "residuals"):
+        assert np.array_equal(getattr(run, name), getattr(whole, name)), name
+    assert list(run.observed) == ["trace", "seen"] and list(run.singular_values) == ["w", "v"]
+    for name in ("observed", "singular_values"):
+        assert all(np.array_equal(getattr(run, name)[key], getattr(whole, name)[key]) for key in getattr(whole, name))
+    assert all(torch.equal(a, b) for a, b in zip(run.model.state_dict().values(), whole.model.state_dict().values()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_each_setting_of_a_checkpoint_is_compared(tmp_path):
+    path = tmp_path / "run.npz"
+    options = {"k": 2, "every": 2, "layers": ["w"], "observe": {"a": lambda m: 1.0}}
+    interrupted(path, 8, **options)
+    for change, what in (
+        ({"every": 3}, "every"),
+        ({"layers": ["v"]}, "layers"),
+        ({"observe": {"b": lambda m: 1.0}}, "observed"),
+        ({"seed": 1}, "loss, options"),  # the loss has random numbers
+        ({"tolerance": 1e-4}, "options"),
+        ({"every": 3, "layers": ["v", "w"], "observe": None}, "every, layers, observed"),
+    ):
+        with pytest.raises(ValueError, match=f"^checkpoint: .*run.npz is of a run with other {what}; needs the same"):
+            training.descend(Restless(), Restless.loss, 0.05, 12, checkpoint=path, **(options | change))
+    with pytest.raises(ValueError, match="with other loss; needs the same"):
+        training.descend(Restless(), lambda m: 2 * m.loss(), 0.05, 12, checkpoint=path, **options)
+    moved = Restless()
+    moved.seen += 0.0
+    moved.register_buffer("more", torch.zeros(2))  # a buffer that no loss depends on is still another model
+    with pytest.raises(ValueError, match="with other weights; needs the same"):
+        training.descend(moved, Restless.loss, 0.05, 12, checkpoint=path, **options)
+    # a shorter run with the same rates is the same run; one whose rates part later is not
+    with pytest.raises(ValueError, match="with other rates; needs the same"):
+        training.descend(Restless(), Restless.loss, lambda t: 0.05 if t < 11 else 0.04, 12, checkpoint=path, **options)
+    short = training.descend(Restless(), Restless.loss, 0.05, 11, checkpoint=path, **options)
+    whole = training.descend(Restless(), Restless.loss, 0.05, 11, checkpoint=path, **options)
+    assert np.array_equal(short.loss, whole.loss)
+
+
+def test_layers_of_two_axes_and_their_names():
+    net, loss = problem()
+    run = training.descend(net, loss, 0.1, 2, k=2)
+    assert list(run.singular_values) == ["0.weight", "2.weight"]
+    assert all(values.shape == (3, 2) for values in run.singular_values.values())
+    chosen = training.descend(net, loss, 0.1, 2, k=20, layers=("2.weight", "0.weight"))
+    assert {name: v.shape for name, v in chosen.singular_values.items()} == {"2.weight": (3, 3), "0.weight": (3, 15)}
+    kernel = torch.nn.Conv1d(2, 5, 1, bias=False, dtype=F64)  # five by two by one: two singular values
+    wide = training.descend(kernel, lambda m: (m.weight**2).sum(), 0.1, 1, k=9)
+    assert wide.singular_values["weight"].shape == (2, 2)
+    with pytest.raises(ValueError, match=r"^layers: got \['0.bias'\], needs a list of names from \['0.weight', '2.weight'\]"):
+        training.descend(net, loss, 0.1, 1, k=1, layers=["0.bias"])
+    assert training.descend(net, loss, 0.1, 0, layers=["9"]).singular_values == {}  # not looked at without k
+
+
+def test_what_is_observed_sees_each_recorded_state_without_gradients():
+    model, loss = weight(4.0)
+    modes = []
+
+    def look(m):
+        modes.append(torch.is_grad_enabled())
+        return [float(m.weight.detach()), 1]
+
+    run = training.descend(model, loss, 0.5, 4, every=2, observe={"w": look})
+    assert run.observed["w"].tolist() == [[4.0, 1.0], [1.0, 1.0], [0.25, 1.0]] and modes == [False] * 3
+    assert run.observed["w"].dtype == np.float64
+    lost = training.descend(weight(1e150)[0], loss, 3.0, 20, observe={"w": look}, k=1, sharpness_every=7, eigenvalues=1)
+    assert lost.diverged_at == 14 and np.isposinf(lost.observed["w"][14:]).all() and lost.observed["w"].shape == (21, 2)
+    grown = [1e150 * (-2.0) ** t for t in range(14)]  # each product is rounded once
+    assert lost.observed["w"][:14, 0].tolist() == pytest.approx(grown, rel=1e-14, abs=0)
+    assert np.isposinf(lost.singular_values["weight"][14:]).all() and np.isfinite(lost.singular_values["weight"][:14]).all()
+    assert np.isposinf(lost.residuals[2:]).all() and np.isfinite(lost.residuals[:2]).all() and len(lost.residuals) == 3
+
+
+def test_a_loss_that_is_not_finite_at_the_start_is_refused():
+    model, _ = weight(1e200)
+    with pytest.raises(ValueError, match="^loss: got inf, needs a finite number"):
+        training.descend(model, lambda m: (m.weight**2).sum(), 0.1, 3)
+    # one that is lost at once is a run
+    run = training.descend(weight(1.0)[0], lambda m: (m.weight**2).sum() / 2, 1e200, 3)
+    assert run.diverged_at == 1 and run.loss[0] == 0.5 and float(run.model.weight.detach()) == 1.0
+
+
+@pytest.mark.parametrize("curved", [0, 1])
+def test_a_gradient_is_that_of_the_active_parameters(curved):
+    net, loss = problem()
+    net[2].bias.requires_grad_(False)
+    unused = torch.nn.ModuleDict({"net": net, "idle": torch.nn.Linear(2, 2, dtype=F64)})
+    run = training.descend(unused, lambda m: loss(m["net"]), 0.1, 1, sharpness_every=curved)
+    twin = copy.deepcopy(net)
+    active = [p for p in twin.parameters() if p.requires_grad]
+    for p, g in zip(active, torch.autograd.grad(loss(twin), active), strict=True):
+        p.data -= 0.1 * g
+    assert all(torch.equal(a, b) for a, b in zip(run.model["net"].parameters(), twin.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(run.model["idle"].parameters(), unused["idle"].parameters(), strict=True))
