@@ -393,3 +393,194 @@ def test_scores_of_the_stand_in_pairs_are_shares_of_words(nowhere):
     for (one, two), score in zip(pairs.sentences, pairs.labels):
         a, b = set(one.split()), set(two.split())
         assert score == 5 * len(a & b) / len(a | b) and len(two.split()) <= len(one.split())
+
+
+# -- what a download does beside the file -----------------------------------------------------------------------------
+def test_a_download_is_made_in_a_folder_of_its_own_inside_the_new_cache(server, tmp_path, monkeypatch):
+    moved, replace = [], os.replace
+
+    def watched(source, target):
+        moved.append((Path(source), Path(target)))
+        replace(source, target)
+        Path(source).parent.rmdir()  # somebody else tidies up at the same moment: no error
+
+    monkeypatch.setattr(data.os, "replace", watched)
+    folder = tmp_path / "a" / "b"
+    path = get(mirrors(server, "good"), folder)
+    ((source, target),) = moved
+    assert target == path == folder / FILE.name and source.name == FILE.name
+    assert source.parent.parent == folder and re.match(rf"partial-{os.getpid()}-", source.parent.name)
+
+
+def test_a_mirror_without_a_proper_address_is_passed_over(server, tmp_path):
+    file = data.File(FILE.name, FILE.sha256, ("http:///", "no-protocol://x/", server.at("good/")))
+    assert get(file, tmp_path).read_bytes() == GOOD
+    broken = data.File(FILE.name, "0" * 64, (server.at("good/"), "http://127.0.0.1:9/"))
+    with pytest.raises(ValueError, match=f"^other.gz from {server.at('good/')}: expected sha256 {'0' * 64}, found "):
+        server.files["/good/other.gz"] = GOOD
+        get(data.File("other.gz", broken.sha256, broken.mirrors), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [FILE.name]
+
+
+def test_a_silent_server_is_waited_for_no_longer_than_said(server, tmp_path, monkeypatch):
+    assert data.SECONDS == pytest.approx(10, abs=2)
+    monkeypatch.setattr(data, "SECONDS", 0.2)
+    began = time.monotonic()
+    assert get(mirrors(server, "slow", "good"), tmp_path).read_bytes() == GOOD
+    assert server.asked == ["/slow/digits.gz", "/good/digits.gz"] and time.monotonic() - began < 10  # the server: 30 s
+
+
+def test_a_download_says_nothing_but_its_bar(server, tmp_path, capfd):
+    import pooch
+
+    logger = pooch.get_logger()
+    before = logger.level
+    try:
+        logger.setLevel("INFO")
+        get(mirrors(server, "good"), tmp_path)
+        assert capfd.readouterr() == ("", "") and logger.level == 20
+    finally:
+        logger.setLevel(before)
+    data.fetch(mirrors(server, "good"), tmp_path / "other")
+    assert "100%" in capfd.readouterr().err  # a bar is the default
+
+
+def test_load_shows_a_bar_unless_told_otherwise(nowhere, monkeypatch, server, capfd):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    rows = 'one,two,1.5\n"a, b","c ""d""\r\ne",5\n', "é,ö,0\n", "x,y,2.25\nz,w,3\n"
+    _publish(monkeypatch, "stsb", server, [text.encode() for text in rows])
+    pairs = data.load("stsb", n=4)
+    assert capfd.readouterr().err.count("100%") == 3
+    assert pairs.sentences.tolist() == [["one", "two"], ["a, b", 'c "d"\ne'], ["é", "ö"], ["x", "y"]]
+    assert pairs.labels.tolist() == [1.5, 5.0, 0.0, 2.25] and pairs.labels.dtype == np.float64
+    assert pairs.source == "stsb" and not pairs.stand_in and not pairs.labels.flags.writeable
+    again = data.load("stsb")
+    assert len(again.labels) == 5 and again.sha256 == pairs.sha256 and len(server.asked) == 3
+    (nowhere / "stsb-en-dev.csv").unlink()
+    assert not data.load("stsb", n=1, progress=False).stand_in and capfd.readouterr().err == ""
+    del server.files["/web/stsb-en-dev.csv"]
+    (nowhere / "stsb-en-dev.csv").unlink()
+    assert data.load("stsb", n=1).stand_in  # one of three is nowhere
+    assert data.load("stsb", n=1, download=False).stand_in
+
+
+def test_which_processes_are_running(monkeypatch):
+    assert data._running(os.getpid())
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert not data._running(ended.pid)
+
+    def kill(pid, number):
+        asked.append((pid, number))
+        raise PermissionError
+
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(data.os, "kill", kill)
+        other = data._running(7)  # it belongs to somebody else
+        patch.setattr(data.os, "name", "nt")
+        foreign = data._running(8)  # there, signal 0 would end it
+    assert other is True and foreign is True and asked == [(7, 0)]
+
+
+def test_only_folders_of_ended_processes_are_swept(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = [f"partial-{ended.pid}-x", f"partial-{os.getpid()}-x", f"partial-x{ended.pid}-x", f"other-{ended.pid}-x"]
+    for name in names:
+        (tmp_path / name / "inner").mkdir(parents=True)
+    data._sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names[1:])
+    (tmp_path / names[0]).write_text("")  # a file of that name is no folder: no error, and the next call may try again
+    data._sweep(tmp_path)
+
+
+# -- what the readers make of the published formats -------------------------------------------------------------------
+def test_sizes_of_idx_files_have_four_bytes_each(tmp_path):
+    long = np.zeros(2**24 + 2**16 + 2**8 + 3, np.uint8)
+    long[[0, -1]] = 5, 7
+    wide = np.arange(2 * 1 * 300, dtype=np.int64).astype(np.uint8).reshape(2, 1, 300)
+    for name, array in (("a", wide), ("b", long)):
+        head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+        (tmp_path / name).write_bytes(gzip.compress(head + array.tobytes(), 1, mtime=0))
+    images, labels = data._read_idx([tmp_path / "a", tmp_path / "b"])
+    assert np.array_equal(images, wide) and np.array_equal(labels, long) and images.dtype == labels.dtype == np.uint8
+
+
+def test_patches_of_the_stand_in_by_hand(nowhere):
+    from sklearn.datasets import load_sample_images
+
+    photos = load_sample_images().images
+    places = []
+    for number, photo in enumerate(photos):
+        columns = range(0, photo.shape[1] - 31, 4)
+        places += [
+            (number, i, j, 5 * number + rank * 5 // len(columns))
+            for i in range(0, photo.shape[0] - 31, 4)
+            for rank, j in enumerate(columns)
+        ]
+    found = data.load("cifar10", download=False)
+    assert len(found.labels) == len(places)
+    order = np.random.default_rng(0).permutation(len(places))
+    for item, place in enumerate(order[:40]):
+        number, i, j, region = places[place]
+        assert np.array_equal(found.images[item], photos[number][i : i + 32, j : j + 32])
+        assert found.labels[item] == region
+    assert found.labels.dtype == found.images.dtype == np.uint8
+
+
+def test_pairs_of_the_stand_in_are_sentences_and_their_mixtures(nowhere):
+    import sklearn.datasets
+
+    folder = Path(sklearn.datasets.__file__).parent / "descr"
+    texts = [path.read_text(encoding="utf8") for path in sorted(folder.glob("*.rst"))]
+    ends = " ".join([*" ".join(texts).split(), ""]).replace("! ", ". ").replace("? ", ". ")
+    whole = {s for s in map(str.strip, ends.split(". ")) if 30 <= len(s) <= 150}
+    allowed = set("' ,()-_") | {c for c in ends if c.isalnum()}
+    whole = {s for s in whole if set(s) <= allowed}
+    pairs = data.load("stsb", download=False)
+    assert pairs.sentences.shape == (10_000, 2) and pairs.labels.shape == (10_000,)
+    used = set(pairs.sentences[:, 0].tolist())
+    assert used == whole  # 10,000 draws meet each of the few hundred sentences
+    words = [s.split() for s in sorted(whole)]
+    for one, two in pairs.sentences[:100].tolist():
+        first, second = one.split(), two.split()
+        # the second begins as the first one, and goes on as some sentence begins
+        assert any(
+            second == (first[:cut] + other)[: len(first)] for cut in range(len(first) + 1) for other in words
+        )
+    same = [one == two for one, two in pairs.sentences.tolist()]
+    assert 0.02 < np.mean(same) < 0.2 and np.all((pairs.labels == 5) >= same)  # cut at the end: 1 in about 15 words
+    assert np.min(pairs.labels) == 0 and len(data.stand_in("stsb", 1).labels) == 1
+    assert np.array_equal(data.stand_in("stsb", 70).sentences, pairs.sentences[:70])
+
+
+def test_an_extract_serves_as_long_as_it_is_long_enough(nowhere, monkeypatch, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    images, labels = rng.integers(0, 256, (3, 28, 28), dtype=np.uint8), np.array([7, 8, 9], np.uint8)
+    np.savez(folder / "mnist.npz", images=images, labels=labels)
+    parts = [_idx(a) for a in (images + np.uint8(1), labels - np.uint8(6), images[:2], labels[:2])]
+    kind = data._KINDS["mnist"]
+    known = {
+        "extract": (data.File("mnist.npz", hashlib.sha256((folder / "mnist.npz").read_bytes()).hexdigest()),),
+        "originals": tuple(data.File(f.name, hashlib.sha256(p).hexdigest()) for f, p in zip(kind.originals, parts)),
+    }
+    monkeypatch.setitem(data._KINDS, "mnist", data._Kind(**{**vars(kind), **known}))
+    monkeypatch.setenv("EOSLIB_DATA", str(folder))
+    for file, body in zip(kind.originals, parts):
+        (folder / file.name).write_bytes(body)
+    for n in (None, 1, 3):
+        assert data.load("mnist", n=n, download=False).labels.tolist() == [7, 8, 9][:n]
+    (folder / kind.originals[3].name).unlink()
+    assert data.load("mnist", n=2, download=False).labels.tolist() == [7, 8]
+    (folder / "mnist.npz").unlink()
+    assert data.load("mnist", n=2, download=False).labels.tolist() == [1, 2]  # two of the originals are enough for two
+    assert data.load("mnist", n=2, download=False).source == "mnist"
+    assert data.load("mnist", download=False).stand_in
+
+
+def test_the_table_names_the_mirrors_that_the_module_gives():
+    assert {file.mirrors for file in data._KINDS["mnist"].originals} == {data._MNIST}
+    assert {file.mirrors for file in data._KINDS["stsb"].originals} == {data._STSB}

@@ -908,6 +908,8 @@ def test_what_is_observed_sees_each_recorded_state_without_gradients():
     run = training.descend(model, loss, 0.5, 4, every=2, observe={"w": look})
     assert run.observed["w"].tolist() == [[4.0, 1.0], [1.0, 1.0], [0.25, 1.0]] and modes == [False] * 3
     assert run.observed["w"].dtype == np.float64
+    with pytest.raises(TypeError):  # a complex number would lose its imaginary part
+        training.descend(model, loss, 0.5, 1, observe={"w": lambda m: 1j})
     lost = training.descend(weight(1e150)[0], loss, 3.0, 20, observe={"w": look}, k=1, sharpness_every=7, eigenvalues=1)
     assert lost.diverged_at == 14 and np.isposinf(lost.observed["w"][14:]).all() and lost.observed["w"].shape == (21, 2)
     grown = [1e150 * (-2.0) ** t for t in range(14)]  # each product is rounded once
@@ -937,3 +939,37 @@ def test_a_gradient_is_that_of_the_active_parameters(curved):
         p.data -= 0.1 * g
     assert all(torch.equal(a, b) for a, b in zip(run.model["net"].parameters(), twin.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(run.model["idle"].parameters(), unused["idle"].parameters(), strict=True))
+
+
+def test_the_smallest_are_the_largest_of_the_negative_in_all_that_is_said():
+    values = [2.0, 1.0, *np.linspace(-1, 1, 100), -2.5]
+    model = Quadratic(values)
+    low = training.sharpness(model, Quadratic.energy, smallest=True, k=2)
+    high = training.sharpness(model, lambda m: m.energy(-1.0), k=2)
+    assert np.array_equal(low.values, -high.values) and low.products == high.products
+    said = []
+    for scale, smallest in ((1.0, True), (-1.0, False)):
+        with pytest.raises(RuntimeError, match="^products: residual .* after 6 of them, needs ") as refused:
+            training.sharpness(model, lambda m: m.energy(scale), smallest=smallest, products=6, k=2)
+        said.append(str(refused.value))
+    assert said[0] == said[1]
+
+
+def test_a_checkpoint_is_written_beside_and_moved_and_holds_no_pickles(tmp_path, monkeypatch):
+    moved, replace = [], os.replace
+    path = tmp_path / "run.npz"
+    with monkeypatch.context() as patch:
+        patch.setattr(training.os, "replace", lambda a, b: moved.append((str(a), str(b))) or replace(a, b))
+        interrupted(path, 11)
+    assert moved == [(f"{path}.partial", str(path))] * 2  # at the steps 5 and 10
+    with np.load(path, allow_pickle=False) as file:
+        stored = {key: file[key] for key in file.files}
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    np.savez(path, **(stored | {"about": np.array(Trap(), dtype=object)}))
+    with pytest.raises(ValueError, match="allow_pickle"):
+        training.descend(Restless(), Restless.loss, 0.05, 12, checkpoint=path)
+    assert not (tmp_path / "sprung").exists()
