@@ -634,6 +634,13 @@ def test_directions_span_the_rows_and_are_random_where_these_have_nothing_left()
     for V in (one, other):
         assert torch.allclose(V @ V.mT, torch.eye(3, dtype=F64), atol=1e-14) and float((V @ Q.mT).abs().max()) < 1e-14
     assert not torch.allclose(one[1:].mT @ one[1:], other[1:].mT @ other[1:], atol=0.1)
+    again = training._directions(flat, Q, 1.0, torch.Generator().manual_seed(0), 3)
+    assert torch.equal(again, one)  # nothing but the given generator is asked
+    two = training._directions(flat, Q, 1.0, torch.Generator().manual_seed(0), 2)
+    assert torch.allclose(two @ two.mT, torch.eye(2, dtype=F64), atol=1e-14)
+    # a row that is nearly in the span of Q: one projection would leave 1e-16 / 1e-9 of it
+    V = training._directions(Q[:1] + 1e-9 * R[:1], Q, 1.0, torch.Generator().manual_seed(0), 1)
+    assert float((V @ Q.mT).abs().max()) < 1e-14
     # what is small beside the scale is rounding: a hundred units of the last place are its limit
     eps = 2.0**-52
     unit = R[:1] / torch.linalg.vector_norm(R[0])
@@ -692,7 +699,9 @@ def test_a_basis_of_the_least_size_restarts_until_the_answer_is_there():
     model = Quadratic(values)
     for k, block, basis in ((1, 1, 3), (2, 1, 4), (1, 2, 5), (2, 2, 6)):
         found = training.sharpness(model, Quadratic.energy, k=k, block=block, basis=basis, tolerance=1e-4)
-        assert np.allclose(found.values, values[:k], rtol=1e-6, atol=0) and found.products > basis
+        assert np.allclose(found.values, values[:k], rtol=1e-6, atol=0)
+        whole = training.sharpness(model, Quadratic.energy, k=k, block=block, basis=82, tolerance=1e-4)
+        assert whole.products < found.products  # what a restart forgets is paid for
         small = {"k": k, "block": block, "basis": basis - 1}
         with pytest.raises(ValueError, match=f"^basis: got {basis - 1}, needs an integer >= {basis}"):
             training.sharpness(model, Quadratic.energy, **small)
@@ -973,3 +982,10 @@ def test_a_checkpoint_is_written_beside_and_moved_and_holds_no_pickles(tmp_path,
     with pytest.raises(ValueError, match="allow_pickle"):
         training.descend(Restless(), Restless.loss, 0.05, 12, checkpoint=path)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_space_that_blocks_do_not_fill_evenly_is_searched_once():
+    values = [3.0, 2.9, 2.8, 1.0, 0.5, -1.0, -2.0]
+    found = training.sharpness(Quadratic(values), Quadratic.energy, k=3, tolerance=1e-12)
+    assert found.products == 3 + 3 + 1 + 3  # blocks of three, three and one; then the check
+    assert found.values.tolist() == pytest.approx(values[:3], rel=1e-13, abs=0)
