@@ -989,3 +989,11 @@ def test_a_space_that_blocks_do_not_fill_evenly_is_searched_once():
     found = training.sharpness(Quadratic(values), Quadratic.energy, k=3, tolerance=1e-12)
     assert found.products == 3 + 3 + 1 + 3  # blocks of three, three and one; then the check
     assert found.values.tolist() == pytest.approx(values[:3], rel=1e-13, abs=0)
+
+
+def test_one_number_among_the_weights_that_is_not_finite_is_enough():
+    for bad in (np.nan, np.inf):
+        model = Half(F64)
+        model.b.data[1] = bad
+        with pytest.raises(ValueError, match="^model: got parameters that are not finite, needs finite numbers"):
+            training.sharpness(model, lambda m: m.a.sum() ** 2)
