@@ -11,10 +11,12 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import filelock
 import numpy as np
 import pytest
+import threadpoolctl
 
 from eoslib import recorded
 
@@ -681,3 +683,178 @@ def test_the_time_the_bar_and_the_seconds(same_library, tmp_path, capsys):
         and set(about["versions"]) == {"python", "numpy"}
     )
     assert about["script"] is None and list(about["threads"])
+
+
+# -- what stands in a record, each thing by another way -----------------------------------------------------------------
+def test_the_digest_of_code_is_that_of_its_tree_written_out():
+    """Names and values of a node in the order of the grammar; a list or nothing at all that is empty has no place."""
+    name = lambda text: ["Name", [["id", repr(text)]]]
+    one = ["Constant", [["value", "1"]]]
+    assign = ["Assign", [["targets", [name("x")]], ["value", one]]]
+    argument = ["arguments", [["args", [["arg", [["arg", "'a'"]]]]]]]
+    inner = ["Expr", [["value", ["Call", [["func", name("g")], ["args", [name("a")]]]]]]]
+    define = ["FunctionDef", [["name", "'f'"], ["args", argument], ["body", [inner]]]]
+    alone = ["If", [["test", name("x")], ["body", [["Expr", [["value", ["Constant", [["value", "'kept'"]]]]]]]]]]
+    for text, tree in (
+        ("x = 1\n", [assign]),
+        ("'Doc.'\nx = 1\ndef f(a):\n    'Doc.'\n    g(a)\n", [assign, define]),
+        ("if x:\n    'kept'\n", [alone]),  # a text in a block that is no definition documents nothing
+        ("", []),
+    ):
+        wanted = hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+        assert recorded.code_digest(text) == wanted, text
+    two = "READERS = other = ['f']\ndef f(): {}\n"
+    assert recorded.code_digest(two.format(1)) == recorded.code_digest(two.format(2))
+
+
+def test_the_library_is_the_modules_that_are_loaded_or_asked_for_later(tmp_path, monkeypatch):
+    """One of ours that is not loaded counts where runs ask for it; strangers, and modules without a file, do not."""
+    ours = [name for name in sys.modules if name == "eoslib" or name.startswith("eoslib.")]
+    for name in ours:
+        if name not in ("eoslib", "eoslib.recorded", "eoslib.validate"):
+            monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "more.py").write_text("x = 'é'\n", encoding="utf8")
+    added = SimpleNamespace(__file__=str(tmp_path / "more.py"))
+    monkeypatch.setitem(sys.modules, "eoslib.more", added)
+    monkeypatch.setitem(sys.modules, "eoslibrary", added)
+    monkeypatch.setitem(sys.modules, "eoslib.without", SimpleNamespace(__file__=None))
+    package = FOLDER.parent / "eoslib"
+    paths = {f"eoslib.{name}": package / f"{name}.py" for name in ("compiled", "cuda", "validate")}
+    paths |= {"eoslib": package / "__init__.py", "eoslib.more": tmp_path / "more.py"}
+    digests = {name: recorded.code_digest(path.read_text(encoding="utf8")) for name, path in paths.items()}
+    assert recorded._library() == hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def test_code_is_read_as_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    read, seen = Path.read_text, []
+    monkeypatch.setattr(Path, "read_text", lambda path, *a, **k: seen.append((path.suffix, k)) or read(path, *a, **k))
+    (tmp_path / "run.py").write_text("x = 'é'\n", encoding="utf8")
+    assert recorded._script(tmp_path / "run.npz") == recorded.code_digest("x = 'é'\n")
+    recorded._library()
+    assert len(seen) > 3 and all(item == (".py", {"encoding": "utf8"}) for item in seen)
+
+
+def test_a_record_is_of_the_script_that_the_run_began_with(same_library, tmp_path, monkeypatch):
+    """An edit while it runs is no part of it; the run after that is of the new script."""
+    record, script = tmp_path / "run.npz", tmp_path / "run.py"
+    digests = {text: recorded.code_digest(text) for text in ("STEPS = 3\n", "STEPS = 4\n")}
+    script.write_text("STEPS = 3\n")
+    collect(record, {"a": job("a", [])})
+    script.write_text("STEPS = 4\n")
+    monkeypatch.setattr(recorded, "_library", lambda: "1" * 64)
+    recorded.save(record, SETTINGS, 0.0, {"x": np.zeros(1)})
+    with pytest.raises(ValueError, match="made by another version of run.py"):
+        recorded.load(record)
+    assert names(tmp_path) == ["digests.json", "run.lock", "run.npz", "run.py"]
+    listed = lambda: json.loads((tmp_path / "digests.json").read_text())["run.npz"]["script"]
+    assert listed() == digests["STEPS = 3\n"]
+    script.write_text("STEPS = 3\n")
+    assert recorded.load(record)["about"]["library"] == "0" * 64
+    script.write_text("STEPS = 4\n")
+    recorded.save(record, SETTINGS, 0.0, {"x": np.zeros(1)})  # without `collect`: of what is there now
+    assert listed() == digests["STEPS = 4\n"] and recorded.load(record)["about"]["library"] == "1" * 64
+
+
+def test_an_adopted_record_keeps_its_remarks_and_names_its_script(same_library, tmp_path):
+    record, began = tmp_path / "run.npz", time.strftime("%Y-%m-%d", time.gmtime())
+    (tmp_path / "run.py").write_text("STEPS = 3\n")
+    note = {"settings": SETTINGS, "remarks": {"bits": 64}}
+    np.savez_compressed(record, x=np.arange(3), about=np.array(json.dumps(note)))
+    recorded.adopt(record, "replayed")
+    about = recorded.load(record)["about"]
+    assert set(about) == {"settings", "remarks", "script", "library"} and about["library"] is None
+    assert about["script"] == recorded.code_digest("STEPS = 3\n") and about["remarks"]["bits"] == 64
+    dates = (began, time.strftime("%Y-%m-%d", time.gmtime()))
+    words = "replayed; checksums and the digest of the script were added on "
+    assert about["remarks"]["adopted"] in [words + date for date in dates]
+
+
+def test_five_of_many_altered_arrays_are_named_with_the_digests_of_the_first(tmp_path):
+    record = tmp_path / "run.npz"
+    recorded.write(record, {name: np.zeros(2) for name in "gfedcba"}, {"settings": {}})
+    wanted, found = (recorded._array_digest(array) for array in (np.zeros(2), np.arange(2.0)))
+    rewrite(record, lambda a, n: a.update(dict.fromkeys("abdefg", np.ones(2))) or a.update(a=np.arange(2.0)))
+    with pytest.raises(ValueError, match=f"its arrays a, b, d, e, f were altered: expected {wanted}, found {found}$"):
+        recorded.load(record)
+
+
+def test_masked_arrays_are_refused(tmp_path):
+    masked = np.ma.masked_array([1.0, 2.0], [False, True])
+    with pytest.raises(ValueError, match=r"^arrays: got masked ones in \['y'\], whose masks would be lost"):
+        recorded.write(tmp_path / "run.npz", {"x": np.zeros(1), "y": masked}, {"settings": {}})
+
+
+def test_a_record_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: done.append(os.fstat(number).st_ino) or sync(number))
+    monkeypatch.setattr(os, "replace", lambda a, b: done.append(os.stat(a).st_ino) or replace(a, b))
+    recorded._write(tmp_path / "run.npz", {"x": np.zeros(1)})
+    assert done == [os.stat(tmp_path / "run.npz").st_ino] * 2
+    monkeypatch.setattr(os, "getpid", lambda: 7)  # a process leaves the half-written files of another alone
+    (tmp_path / "run.8.partial.npz").write_bytes(b"of another")
+    recorded._write(tmp_path / "run.npz", {"x": np.zeros(1)})
+    assert names(tmp_path) == ["run.8.partial.npz", "run.npz"]
+
+
+def test_who_finds_the_lock_taken_does_not_wait(same_library, tmp_path, monkeypatch):
+    seen, acquire = [], filelock.FileLock.acquire
+    monkeypatch.setattr(filelock.FileLock, "acquire", lambda lock, **k: seen.append(k) or acquire(lock, **k))
+    collect(tmp_path / "run.npz", {"a": job("a", [])})
+    collect(tmp_path / "run.npz", {"a": job("a", [])})  # it is held already
+    assert seen == [{"timeout": 0}]
+
+
+def test_the_bar_counts_parts_from_those_that_are_there(same_library, tmp_path, capsys):
+    record = tmp_path / "run.npz"
+    with pytest.raises(KeyboardInterrupt):
+        collect(record, {"a": job("a", []), "b": fail(KeyboardInterrupt())})
+    recorded.collect(record, {"a": job("a", []), "b": job("b", [])}, settings=SETTINGS)
+    shown = capsys.readouterr().err
+    assert "run: " in shown and "2/2" in shown and "part/s" in shown and "3/" not in shown
+
+
+def test_parts_may_be_done_elsewhere_in_any_order(same_library, tmp_path):
+    record, left, ended = tmp_path / "run.npz", [], []
+
+    def through(jobs):
+        left.append(list(jobs))
+        try:
+            for name in reversed(jobs):
+                yield name, jobs[name](), 2.5
+        finally:
+            ended.append(True)
+
+    jobs = {name: job(name, [], value) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
+    with pytest.raises(KeyboardInterrupt):
+        recorded.collect(
+            record, jobs | {"b": fail(KeyboardInterrupt())}, settings=SETTINGS, progress=False, through=through
+        )
+    assert ended == [True] and left == [["a", "b", "c"]] and names(parts_of(record)) == ["c.npz"]
+    parts = recorded.collect(record, jobs, settings=SETTINGS, progress=False, through=through)
+    assert left[1:] == [["a", "b"]] and list(parts) == ["a", "b", "c"]
+    assert [(part["x"][0], part["seconds"]) for part in parts.values()] == [(1, 2.5), (2, 2.5), (3, 2.5)]
+
+
+def test_the_processor_is_named_as_the_system_names_it(monkeypatch):
+    told = "processor\t: 0\nvendor_id\t: V\nmodel name\t: Chip: 9 at 2 GHz \nmodel name\t: second\n"
+    seen = []
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: seen.append((str(path), options)) or told)
+    assert recorded._processor() == "Chip: 9 at 2 GHz" and seen == [("/proc/cpuinfo", {"encoding": "utf8"})]
+    told = "processor : 0\n"
+    assert recorded._processor() == ""
+
+    def missing(path, **options):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    monkeypatch.setattr(recorded.platform, "processor", lambda: "told otherwise")
+    assert recorded._processor() == "told otherwise"
+
+
+def test_the_threads_are_those_of_each_library(monkeypatch):
+    pools = [{"internal_api": "openblas", "num_threads": 3}, {"internal_api": "openmp", "num_threads": 5}]
+    monkeypatch.setattr(threadpoolctl, "threadpool_info", lambda: pools)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(get_num_threads=lambda: 7))
+    assert recorded._threads() == {"openblas": 3, "openmp": 5, "torch": 7}
+    monkeypatch.delitem(sys.modules, "torch")
+    assert recorded._threads() == {"openblas": 3, "openmp": 5}
