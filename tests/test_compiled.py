@@ -1,11 +1,16 @@
 """The compiled loops against NumPy's: to rounding where orbits are regular, by their statistics where they are not."""
 
+import importlib
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
-from eoslib import descent, network
+from eoslib import descent, loops, network
 
 pytest.importorskip("numba", reason="the extra `fast` is not installed")
+binding = pytest.importorskip("llvmlite.binding")
+compiled = importlib.import_module("eoslib.compiled")
 
 KINDS = [{}, {"keep": 20}, {"every": 13, "observe": {"norm": lambda w: (w * w).sum((-3, -2, -1))}}]
 
@@ -44,8 +49,6 @@ def test_a_compiled_batch_is_its_runs_bit_for_bit(width, monkeypatch):
         alone = descent.descend(W[index[1]], M, rates[index[0]], 300, keep=150, compiled=True)
         for name in ("weights", "loss", "singular_values", "diverged_at"):
             assert np.array_equal(getattr(together, name)[index], getattr(alone, name)), name
-    from eoslib import compiled
-
     monkeypatch.setattr(compiled, "CHUNK_BYTES", 1)  # one group of lanes at a time
     monkeypatch.setattr(descent, "BLOCK_BYTES", 5000)
     parts = descent.descend(W, M, rates, 300, keep=150, compiled=True)
@@ -87,3 +90,40 @@ def test_what_the_compiled_loops_cannot_do_is_named(monkeypatch):
         descent.descend(W.astype(np.float32), M.astype(np.float32), 1 / S, 5, compiled=True)
     with pytest.raises(ValueError, match="^compiled: "):
         descent.descend(W, M, 1 / S, 5, compiled="yes")
+
+
+@pytest.mark.skipif(not binding.get_host_cpu_features().get("fma", True), reason="this processor does not fuse")
+def test_products_and_sums_are_fused():
+    """What is left of s² - m is the rounding of the square, which only a fused product keeps; without it s would rest."""
+    s = np.sqrt(np.arange(2.0, 30.0))
+    m = s * s
+    left = np.array([float(Fraction(float(b)) - Fraction(float(a)) ** 2) for a, b in zip(s, m)])
+    assert np.count_nonzero(left) > 20 and np.abs(left).max() < 4e-15
+    states, at = np.empty((1, s.size)), np.full(s.size, -1)
+    rate = 2.0**60  # the steps are far above the last place of s
+    compiled.orbit(s, m, np.full(s.size, rate), 2, 1, states, at)
+    np.testing.assert_allclose(states[0], s + rate * s * left, rtol=1e-15)  # four roundings of 1e-16 at most
+    rest = compiled.Loop(s.reshape(-1, 1, 1, 1), np.zeros((1, 1)), 1 / s)
+    rest.skip(1)  # one layer: s - (1 / s) s, of which the fused difference leaves the rounding of the reciprocal
+    left = [float(Fraction(float(a)) - Fraction(1 / float(a)) * Fraction(float(a))) for a in s]
+    np.testing.assert_allclose(rest.read().ravel(), left, rtol=1e-15)
+
+
+@pytest.mark.parametrize(("depth", "width", "runs"), [(1, 3, 2), (2, 5, 9), (3, 7, 17), (4, 2, 8), (2, 11, 3)])
+def test_whole_numbers_are_computed_exactly(depth, width, runs):
+    """Two steps from small whole numbers, with the rates 1 and 2: no rounding anywhere, so the two loops agree exactly."""
+    rng = np.random.default_rng(depth * width)
+    W = rng.integers(-1, 2, (runs, depth, width, width)).astype(float)
+    M, rates = rng.integers(-3, 4, (width, width)).astype(float), rng.integers(1, 3, runs).astype(float)
+    plain, fast = loops.Loop(W, M, rates), compiled.Loop(W, M, rates)
+    for count in (1, 1) if depth < 4 else (1,):
+        a, b = plain.room(count), fast.room(count)
+        plain.record(a), fast.record(b)
+        assert np.array_equal(a.reshape(b.shape), b) and np.abs(b).max() < 2**50
+        assert np.array_equal(plain.read(), fast.read())
+    retired = np.arange(runs) % 3 == 1
+    plain.retire(retired), fast.retire(retired)
+    assert np.array_equal(plain.read(), fast.read()) and not fast.read()[retired].any()
+    fast.write(W), plain.write(W)
+    fast.skip(1), plain.skip(1)
+    assert np.array_equal(fast.read(), plain.read()) and np.array_equal(fast.read()[retired], W[retired])
