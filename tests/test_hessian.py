@@ -389,3 +389,22 @@ def test_each_network_of_a_batch_is_judged_beside_itself(k, monkeypatch):
         exact = np.linalg.eigvalsh(H)[:, :k] if smallest else np.linalg.eigvalsh(H)[:, : -k - 1 : -1]
         found = hessian.sharpness(W, M, k=k, smallest=smallest).reshape(3, k)
         np.testing.assert_allclose(found, exact, rtol=1e-10)  # the square of the residual bound over the gap
+
+
+def test_how_far_a_layer_is_from_the_form_of_the_reduction():
+    """Singular values c (1 + e), c (1 - e) and c beside the mode: 2 sqrt 2 c e to first order, of a largest layer of norm 3."""
+    Q = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0]
+    c, e = 1e-2, 1e-3
+    first, second = np.diag([1.0, c, c, c]), np.diag([1.0, c * (1 + e), c * (1 - e), c])
+    W, M = 3.0 * np.stack([Q @ first @ Q.T, Q @ second @ Q.T]), Q @ np.diag([9.0, 0, 0, 0]) @ Q.T
+    small, target, deviation = hessian._reduce(W[None], M, 1.0)
+    assert deviation == pytest.approx([2 * np.sqrt(2) * c * e], rel=2 * e, abs=0)
+    np.testing.assert_allclose(np.abs(small[0, 0]), np.diag([3.0, 3 * c, 3 * c]), atol=1e-14)
+    assert np.abs(target[0, 0]) == pytest.approx(9.0) and target.shape == (3, 3)
+    with pytest.raises(ValueError, match=r"^W: got layers that are 2.8e-05 of the largest away .* at most 1.0e-06"):
+        hessian.spectrum_reduced(W, M, tolerance=1e-6)
+
+
+def test_an_aligned_network_of_width_one_may_overflow_too():
+    with pytest.raises(ValueError, match="^layer_singular_values: got"):
+        hessian.spectrum_aligned(np.full((3, 1), 1e80), (1.0,))
