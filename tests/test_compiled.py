@@ -94,7 +94,7 @@ def test_what_the_compiled_loops_cannot_do_is_named(monkeypatch):
 
 @pytest.mark.skipif(not binding.get_host_cpu_features().get("fma", True), reason="this processor does not fuse")
 def test_products_and_sums_are_fused():
-    """What is left of s² - m is the rounding of the square, which only a fused product keeps; without it s would rest."""
+    """What is left of s² - m is the rounding of the square, which only a fused product keeps; else s would rest."""
     s = np.sqrt(np.arange(2.0, 30.0))
     m = s * s
     left = np.array([float(Fraction(float(b)) - Fraction(float(a)) ** 2) for a, b in zip(s, m)])
@@ -111,7 +111,7 @@ def test_products_and_sums_are_fused():
 
 @pytest.mark.parametrize(("depth", "width", "runs"), [(1, 3, 2), (2, 5, 9), (3, 7, 17), (4, 2, 8), (2, 11, 3)])
 def test_whole_numbers_are_computed_exactly(depth, width, runs):
-    """Two steps from small whole numbers, with the rates 1 and 2: no rounding anywhere, so the two loops agree exactly."""
+    """Steps from small whole numbers with the rates 1 and 2: no rounding anywhere, so the loops agree exactly."""
     rng = np.random.default_rng(depth * width)
     W = rng.integers(-1, 2, (runs, depth, width, width)).astype(float)
     M, rates = rng.integers(-3, 4, (width, width)).astype(float), rng.integers(1, 3, runs).astype(float)

@@ -12,7 +12,7 @@ import pytest
 import threadpoolctl
 import torch
 
-from eoslib import cuda, descent, loops, network
+from eoslib import cuda, descent, loops, network, reduction
 
 RATES = np.array([0.02, 0.0315, 0.034, 0.2, 0.05])
 
@@ -497,3 +497,33 @@ def test_a_single_layer_is_a_linear_recursion():
 def test_refusals_name_the_argument(call, words):
     with pytest.raises(ValueError, match=words):
         call(*setting())
+
+
+def test_a_users_function_gets_as_many_expanded_states_as_fit(monkeypatch):
+    """Nine states of 2 * 6 * 6 numbers: four at a time in a block of four and a bit, one at a time in a tiny block."""
+    small = reduction.reduce(np.stack([np.eye(6) / 2, np.zeros((6, 6))]), np.diag([1.0, 0.5, 0, 0, 0, 0]))
+    w = np.random.default_rng(0).standard_normal((3, 3, *small.weights.shape))
+    full, seen = small.expand(w), []
+
+    def corner(states):
+        seen.append(states.shape)
+        return states[..., 0, :2, 0]
+
+    for size, counts in ((4 * 576 + 575, [4, 4, 1]), (10, [1] * 9), (9 * 576, [9])):
+        monkeypatch.setattr(descent, "BLOCK_BYTES", size)
+        seen.clear()
+        assert np.array_equal(descent._expanded(corner, small, w), full[..., 0, :2, 0])
+        assert seen == [(1, count, 2, 6, 6) for count in counts]
+    monkeypatch.setattr(descent, "BLOCK_BYTES", 4 * 576)
+    assert descent._expanded(lambda states: np.ones((1, 4)), small, w).shape == (1, 4)  # wrong in the last piece alone
+    with pytest.raises(ValueError, match=r"^observe: the function 'four' returned shape \(1, 4\) for weights of shape"):
+        four = lambda w: descent._expanded(lambda states: np.ones((1, 4)), small, w)
+        descent._observe({"four": four}, w, np.zeros((3, 3), bool))
+
+
+def test_later_values_may_be_complex():
+    """Only the record so far has to be widened; an array of real numbers would drop the imaginary part."""
+    W, M = setting()
+    kinds = iter([1.0, 0.5j, 0.25, 0.125])
+    run = descent.descend(W, M, 0.02, 600, observe={"x": lambda w: np.full(w.shape[:2], next(kinds))})
+    assert run.observed["x"].dtype == complex and run.observed["x"][[0, 256]].tolist() == [1, 0.5j]

@@ -685,7 +685,7 @@ def test_the_time_the_bar_and_the_seconds(same_library, tmp_path, capsys):
     assert about["script"] is None and list(about["threads"])
 
 
-# -- what stands in a record, each thing by another way -----------------------------------------------------------------
+# -- what stands in a record, each thing by another way ---------------------------------------------------------------
 def test_the_digest_of_code_is_that_of_its_tree_written_out():
     """Names and values of a node in the order of the grammar; a list or nothing at all that is empty has no place."""
     name = lambda text: ["Name", [["id", repr(text)]]]
