@@ -833,6 +833,7 @@ def test_parts_may_be_done_elsewhere_in_any_order(same_library, tmp_path):
     parts = recorded.collect(record, jobs, settings=SETTINGS, progress=False, through=through)
     assert left[1:] == [["a", "b"]] and list(parts) == ["a", "b", "c"]
     assert [(part["x"][0], part["seconds"]) for part in parts.values()] == [(1, 2.5), (2, 2.5), (3, 2.5)]
+    assert [recorded._read(parts_of(record) / f"{name}.npz", "")[1] for name in "ab"] == [{"part": "a"}, {"part": "b"}]
 
 
 def test_the_processor_is_named_as_the_system_names_it(monkeypatch):
