@@ -338,7 +338,7 @@ def test_pull_of_a_point_is_the_step_itself(n):
         crossing += last > 0
         if n == 1 and last > 0:  # of two layers the other is bounded wherever the step crosses
             found = enclose.ends(balance.pull_of_others(iv, iv.mpf(theta), iv.mpf(w)))
-            assert found[0] == 0 and found[1] == pytest.approx(float(other), rel=1e-12)
+            assert found[0] == 0 and found[1] == pytest.approx(float(other), rel=1e-12, abs=0)
     assert crossing > 50
 
 
@@ -447,7 +447,7 @@ def test_numbers_worked_out_by_hand():
     assert_allclose(both, [[[0.96, 0.99]] * 2, [[0.0, 0.75]] * 2], atol=1e-15)
     # alpha = m^(1/L) sqrt(L (L - 2)) / (L - 1)^((L - 1) / L): m = 8, L = 3
     assert_allclose(balance.critical_scale([8.0, 1.0], 3), np.array([2, 1]) * np.sqrt(3) / 2 ** (2 / 3), rtol=1e-14)
-    assert balance.growth_constant(2) == 0.25 and balance.growth_constant(4) == pytest.approx(9 / 16, rel=1e-14)
+    assert balance.growth_constant(2) == 0.25 and balance.growth_constant(4) == pytest.approx(9 / 16, rel=1e-14, abs=0)
     # two layers: P = 2 / (x^2 + y^2)^2 = 2 / (alpha^4 + 4 m^2), Psi' = 2 alpha^3 / Psi
     assert_allclose(balance.growth(1.5, 2.0, 2), 2 / (1.5**4 + 16), rtol=1e-13)
     assert_allclose(
@@ -477,7 +477,10 @@ def test_small_and_large_scales_join(depth):
     ("call", "words"),
     [
         (lambda: balance.flow_limit(1e200, 1.0, 9), r"^scale, target: got 1e\+200, 1.0: the flow's end is beyond"),
-        (lambda: balance.flow_limit(1e150, 1e-200, 2), r"^scale, target: got 1e\+150, 1e-200: the flow's end is beyond"),
+        (
+            lambda: balance.flow_limit(1e150, 1e-200, 2),
+            r"^scale, target: got 1e\+150, 1e-200: the flow's end is beyond",
+        ),
         (lambda: balance.contracts(1e200, 1.0, 1.0, 9), r"^scale, singular_values: got 1e\+200, 1.0: the flow's end"),
         (
             lambda: balance.contracts([1.0, 2.0], [1.0] * 3, 1.0, 3),
@@ -486,7 +489,10 @@ def test_small_and_large_scales_join(depth):
         (lambda: balance.gap_factors([[1e200], [1e200]], [1.0], 1.0), "^values, target, learning_rate: got"),
         (lambda: balance.gap_factors([[1.0], [2.0]], [-1.0], 0.1), "^target: got"),
         (lambda: balance.gaps([[1e308], [-1e308]]), "^values: got .*within the floating range"),  # infinity times zero
-        (lambda: balance.gap_factors([[0.0], [1e200], [1e200], [1.0]], [0.0], 0.1), "^values, target, learning_rate: got"),
+        (
+            lambda: balance.gap_factors([[0.0], [1e200], [1e200], [1.0]], [0.0], 0.1),
+            "^values, target, learning_rate: got",
+        ),
         (lambda: balance.flow_limit(1e160, 1.0, 2), "the flow's end is beyond"),  # x = 1e-160, y = 1e160, Psi = 1e320
         (lambda: balance.flow_limit([1.0, 1e160], 1.0, 2), "the flow's end is beyond"),
         (lambda: balance.gaps([1.0, 2.0]), r"^values: got shape \(2,\)"),

@@ -239,7 +239,11 @@ def test_sharpness_of_many_small_layers():
 def test_curvature_is_the_hessian_vector_product(depth):
     """The product inside the iterations, of which a wrong one would go unseen: LAPACK takes over where they fail."""
     rng = np.random.default_rng(depth)
-    W, M, V = rng.standard_normal((4, depth, 3, 3)), rng.standard_normal((3, 3)), rng.standard_normal((4, 2, depth, 3, 3))
+    W, M, V = (
+        rng.standard_normal((4, depth, 3, 3)),
+        rng.standard_normal((3, 3)),
+        rng.standard_normal((4, 2, depth, 3, 3)),
+    )
     found = hessian._curvature(W, M)(V)
     for n, k in np.ndindex(4, 2):
         expected = network.hessian_vector_product(W[n], M, V[n, k])
@@ -346,10 +350,10 @@ def test_the_small_problem_of_lanczos(monkeypatch):
         for n in range(3):
             T = np.diag(alpha[n]) + np.diag(beta[n, :-1], 1) + np.diag(beta[n, :-1], -1)
             values, vectors = np.linalg.eigh(sign * T)
-            assert theta[n] == pytest.approx(values[-1], rel=1e-13)
+            assert theta[n] == pytest.approx(values[-1], rel=1e-13, abs=0)
             np.testing.assert_allclose(np.abs(y[n]), np.abs(vectors[:, -1]), atol=1e-13)
             expected = beta[n, -1] * abs(vectors[-1, -1]) / abs(values[-1])
-            assert residual[n] == pytest.approx(expected, rel=1e-10)
+            assert residual[n] == pytest.approx(expected, rel=1e-10, abs=0)
     monkeypatch.setattr(hessian.lapack, "dstemr", lambda *_: (0, np.zeros(6), np.eye(6), 1))  # it reports a failure
     theta, y, residual = hessian._top_pairs(alpha, beta, 1.0)
     assert np.isnan(theta).all() and np.isnan(y).all() and np.all(residual == np.inf)

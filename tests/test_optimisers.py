@@ -331,7 +331,9 @@ def test_edges_in_closed_form():
     assert optimisers.heavy_ball_cycle(0.0, 2, momentum=0.9).rate == pytest.approx(3.8)
     assert optimisers.nesterov_cycle(0.0, 5, momentum=0.9).rate == pytest.approx(2 * 1.9 / 2.8)
     # three layers: 2 (1 + 2 g)^(4/3) (1 + g / 2)^(-1/3)
-    assert optimisers.weight_decay_edge(3, decay=0.5) == pytest.approx(2 * 2 ** (4 / 3) * 1.25 ** (-1 / 3), rel=1e-14)
+    assert optimisers.weight_decay_edge(3, decay=0.5) == pytest.approx(
+        2 * 2 ** (4 / 3) * 1.25 ** (-1 / 3), rel=1e-14, abs=0
+    )
     assert optimisers.weight_decay_edge(4, decay=0.0) == 2.0
     rate, cycle = optimisers.rmsprop_cycle(0.1, 2, memory=0.5, floor=0.3)
     assert rate == pytest.approx(cycle.high - cycle.low + 0.3 * cycle.rate)
@@ -344,9 +346,9 @@ def test_the_window_ends_where_a_multiplier_is_minus_one(depth, momentum):
     end = optimisers.window_end(branch)
     assert np.abs(end.multipliers + 1).min() < 1e-6 and end.rate > 2 * (1 + momentum)
     if momentum == 0:
-        assert end.rate == pytest.approx(scalar.window(depth).period_four, rel=1e-10)
+        assert end.rate == pytest.approx(scalar.window(depth).period_four, rel=1e-10, abs=0)
     coarse = optimisers.window_end(branch, start=1e-4, stop=2.0, pieces=7)
-    assert coarse.rate == pytest.approx(end.rate, rel=1e-12)
+    assert coarse.rate == pytest.approx(end.rate, rel=1e-12, abs=0)
     with pytest.raises(ValueError, match=r"^cycle: it keeps attracting, or never does, for t from 0.001 to 0.01$"):
         optimisers.window_end(branch, stop=0.01)
     with pytest.raises(ValueError, match="^cycle"):

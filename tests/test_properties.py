@@ -571,7 +571,7 @@ def test_time_to_reach_is_that_of_the_integrated_flow(fraction, target, depth, r
         atol=1e-13 * m ** (1 / depth),
         events=reached,
     )
-    assert run.t_events[0].size and run.t_events[0][0] == pytest.approx(found, rel=1e-6)
+    assert run.t_events[0].size and run.t_events[0][0] == pytest.approx(found, rel=1e-6, abs=0)
 
 
 @given(st.floats(-150, 150), st.integers(2, 200), st.floats(-6, -0.01), st.integers(1, 10**6), st.floats(-3, 0))

@@ -360,7 +360,7 @@ def test_multipliers_come_largest_modulus_first():
 
 def test_pair_eigenvalue_by_hand():
     # L = 3 with 8 and 1: 8^(4/3) + 8^(2/3) + 1 = 16 + 4 + 1
-    assert transverse.pair_eigenvalue((8.0, 1.0), 3) == pytest.approx(21.0, rel=1e-14)
+    assert transverse.pair_eigenvalue((8.0, 1.0), 3) == pytest.approx(21.0, rel=1e-14, abs=0)
     assert transverse.pair_eigenvalue((1.0, 1.0), 10**6) == 10**6
     with pytest.raises(ValueError, match="^depth: got 1000001"):
         transverse.pair_eigenvalue((1.0, 1.0), 10**6 + 1)
@@ -374,10 +374,10 @@ def test_rotation_and_growth_near_degenerate(depth):
         found = transverse.multipliers(m, depth, q / depth, sector=-1)
         turning = found[np.argmax(found.imag)]
         # next terms: of relative order q - 2 and delta / (q - 2)
-        assert abs(np.angle(turning)) / np.sqrt(q - 2) == pytest.approx(law.angle, rel=0.06)
+        assert abs(np.angle(turning)) / np.sqrt(q - 2) == pytest.approx(law.angle, rel=0.06, abs=0)
     eta = transverse.threshold(m, depth)
     # of order delta relative; above the threshold, where the pair grows and is not hidden by what decays more slowly
-    assert transverse.growth_rate(m, depth, eta + 1e-6) / (1e-6 * depth) == pytest.approx(law.growth, rel=5e-4)
+    assert transverse.growth_rate(m, depth, eta + 1e-6) / (1e-6 * depth) == pytest.approx(law.growth, rel=5e-4, abs=0)
 
 
 def test_lyapunov_of_one_layer_is_the_logarithm_of_the_factor():
@@ -512,4 +512,4 @@ def test_second_order_laws_in_exact_fractions(depth):
     for found, expected in zip((law.excess, law.excess_second, law.ratio, law.ratio_second), exact):
         assert found == pytest.approx(float(expected), rel=1e-15, abs=0)
     # and from the leading order of the determinant: theta^2 = 16 (L^2 - 1) / 3 h^2, q - 2 = 2 one h^2
-    assert law.angle**2 == pytest.approx(float(16 * (L**2 - 1) / 3 / (2 * one)), rel=1e-15)
+    assert law.angle**2 == pytest.approx(float(16 * (L**2 - 1) / 3 / (2 * one)), rel=1e-15, abs=0)
