@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpmath import mp
@@ -258,6 +259,21 @@ def test_lyapunov_of_one_mode():
     assert whole[0] == pytest.approx(scalar.lyapunov(1.0, depth, q / depth), abs=0.05)
 
 
+@pytest.mark.parametrize("phase", ["rest", "same", "opposite"])
+def test_growth_is_that_of_the_largest_multiplier_but_the_rotations(phase):
+    depth, rate = 3, 0.8  # both modes are beyond their edges
+    moduli = np.abs(transverse.multipliers((1.0, 0.9), depth, rate, phase=phase))
+    left = np.delete(moduli, np.argsort(np.abs(moduli - 1))[: depth - 1])
+    growth = transverse.growth_rate((1.0, 0.9), depth, rate, phase=phase)
+    assert growth == pytest.approx(np.log(left.max()) / 2, rel=1e-9, abs=0) and abs(growth) > 1e-3
+
+
+def test_lyapunov_takes_arrays_only():
+    layers = torch.ones((1, 2, 1, 1), dtype=torch.float64)
+    with pytest.raises((TypeError, ValueError), match="^W"):
+        transverse.lyapunov(layers, np.eye(1), [1.0], 5, rng=np.random.default_rng(0))
+
+
 def test_lyapunov_of_a_run_that_escapes():
     weights = np.full((2, 2, 1, 1), 0.9)
     value = transverse.lyapunov(weights, np.eye(1), [1.1, 9.0], 50, rng=np.random.default_rng(0))
@@ -267,17 +283,21 @@ def test_lyapunov_of_a_run_that_escapes():
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda: transverse.multipliers((1.0, 0.9), 2, 0.9), "learning_rate"),
-        (lambda: transverse.multipliers((0.9, 1.0), 2, 1.1), "singular_values"),
-        (lambda: transverse.multipliers((1.0,), 2, 1.1), "singular_values"),
-        (lambda: transverse.multipliers((1.0, 0.9), 1, 1.1), "depth"),
-        (lambda: transverse.multipliers((1.0, 0.9), 2, 1.1, pair=(1, 0)), "pair"),
-        (lambda: transverse.multipliers((1.0, 0.9), 2, 1.1, phase="up"), "phase"),
+        (lambda: transverse.multipliers((1.0, 0.9), 2, 0.9), "^learning_rate"),
+        (lambda: transverse.floquet_matrix((1.0, 0.9), 2, -1.1, 1), "^learning_rate: got -1.1, needs one finite real number > 0"),
+        (lambda: transverse.multipliers((0.9, 1.0), 2, 1.1), "^singular_values: got"),
+        (lambda: transverse.multipliers((1.1, 0.9, 1.0), 2, 1.1), "^singular_values: got"),
+        (lambda: transverse.multipliers((1.0,), 2, 1.1), "^singular_values: got .*at least two"),
+        (lambda: transverse.multipliers((1.0, 0.9), 1, 1.1), "^depth: got 1"),
+        (lambda: transverse.pair_eigenvalue((1.0, 0.9), 1), "^depth: got 1"),
+        (lambda: transverse.multipliers((1.0, 0.9), 2, 1.1, pair=(1, 0)), "^pair"),
+        (lambda: transverse.multipliers((1.0, 0.9), 2, 1.1, pair=(-1, 1)), "^pair"),
+        (lambda: transverse.multipliers((1.0, 0.9), 2, 1.1, phase="up"), "^phase"),
         (lambda: transverse.sector_hessian(1.0, 0.0, (1, 1), 2, 1), "second"),
-        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 2, 0), "sign"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1, 1), 2, 0), "^sign"),
         (lambda: transverse.pair_hessian([1.0, 1.0], [1.0], (1, 1)), "shapes"),
-        (lambda: transverse.near_degenerate(1), "depth"),
-        (lambda: transverse.lyapunov(np.ones((1, 2, 1, 1)), np.eye(1), [1.0], 5, rng=None), "rng"),
+        (lambda: transverse.near_degenerate(1), "^depth"),
+        (lambda: transverse.lyapunov(np.ones((1, 2, 1, 1)), np.eye(1), [1.0], 5, rng=None), "^rng"),
         (lambda: transverse.lyapunov(np.ones((2, 1, 1)), np.eye(1), [1.0], 5, rng=np.random.default_rng(0)), "shapes"),
     ],
 )
