@@ -193,6 +193,10 @@ class Rows(Domain):
     label = "Claims"
     object_types = {"row": ObjType("ledger"), "slip": ObjType("errata")}
 
+    def get_type_name(self, type, primary=False):
+        """What the search says beside a row."""
+        return type.lname
+
     def get_objects(self):
         for entry in load():
             kind = "slip" if entry["kind"] in ERRATA else "row"
