@@ -484,7 +484,7 @@ def test_search_puts_what_was_asked_for_first(visit, site, wanted, first):
 
 def test_search_finds_a_chapter(visit, site):
     page, faults = visit(f"{site}/search.html?q=sharpness", site)
-    page.wait_for_selector("ul.search li a", timeout=10_000)
+    page.wait_for_function("document.querySelector('p.search-summary').innerText.includes('finished')", timeout=20_000)
     found = page.evaluate("[...document.querySelectorAll('ul.search li a')].map(a => a.href)")
     assert any("two_phases" in link for link in found) and faults == []
 
