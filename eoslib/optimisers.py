@@ -434,8 +434,10 @@ def weight_decay_cycle(t: float, depth: int, *, decay: float) -> Cycle:
     depth = validate.integer("depth", depth, least=2)
     t = validate.number("t", t, sign="> 0")
     gamma = validate.number("decay", decay, sign=">= 0")
-    if not (4 * depth * t < 700 and gamma < 1e100):
-        raise ValueError(f"t, depth, decay: got {t}, {depth}, {gamma}, needs powers e^(4 L t) within the floating range")
+    if not ((4 * depth + 2) * t < 700 and gamma < 1e100):
+        raise ValueError(
+            f"t, depth, decay: got {t}, {depth}, {gamma}, needs powers e^((4 L + 2) t) within the floating range"
+        )
     n, z, over = depth, np.exp(2 * t), np.expm1(2 * t)
     below = z**n * np.expm1(2 * n * t)
     A = (z ** (2 * n) * over + z * over + gamma * z**2 * np.expm1((4 * n - 4) * t)) / below
@@ -556,7 +558,8 @@ def label_noise_variance(q: float, depth: int, *, noise: float) -> float:
     def density(x):
         return np.exp(-((x * x - kappa * delta) ** 2 - (top - kappa * delta) ** 2) / (2 * kappa * D))
 
-    places = {"limit": 400, "epsabs": 0, "epsrel": 1e-10, "points": [np.sqrt(top)] if top else None}
+    rise = np.sqrt(max(top - 8 * np.sqrt(kappa * D), 0.0))  # below it a share of e^-32: a narrow peak must not be missed
+    places = {"limit": 400, "epsabs": 0, "epsrel": 1e-10, "points": [x for x in (rise, np.sqrt(top)) if x] or None}
     found = [quad(f, 0, reach, full_output=1, **places)[:2] for f in (lambda x: x * x * density(x), density)]
     if any(error > 1e-8 * value for value, error in found):
         raise ArithmeticError("label noise: the integrals of the density do not converge")

@@ -311,7 +311,9 @@ class _Recorder:
                 lists[f"singular/{name}"].append(singular_values(weight, k))
             with torch.no_grad():
                 for name, function in self.observe.items():
-                    lists[f"observed/{name}"].append(np.asarray(function(self.model), dtype=float))
+                    value = function(self.model)
+                    value = value.numpy(force=True) if isinstance(value, torch.Tensor) else value
+                    lists[f"observed/{name}"].append(np.array(value, dtype=float))  # a copy: weights change in place
         if curved:
             found = self.curvature(gradients)
             lists["sharpness_step"].append(step)

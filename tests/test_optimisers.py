@@ -409,6 +409,7 @@ def test_label_noise_by_another_quadrature():
         (lambda: optimisers.weight_decay_cycle(0.1, 3, decay=-0.1), "^decay: got -0.1"),
         (lambda: optimisers.weight_decay_cycle(100.0, 3, decay=0.1), "^t, depth, decay: got 100.0, 3, 0.1"),
         (lambda: optimisers.weight_decay_cycle(59.0, 3, decay=0.1), "^t, depth, decay: got 59.0, 3, 0.1"),
+        (lambda: optimisers.weight_decay_cycle(50.1, 3, decay=0.1), "^t, depth, decay: got 50.1, 3, 0.1"),
         (lambda: optimisers.weight_decay_cycle(0.1, 3, decay=1e101), "^t, depth, decay: got"),
         (lambda: optimisers.weight_decay_edge(1, decay=0.1), "^depth: got 1, needs an integer >= 2"),
         (lambda: optimisers.weight_decay_edge(3, decay=-0.1), "^decay: got -0.1"),
@@ -551,8 +552,10 @@ def test_label_noise_at_the_edge_and_at_the_ends_of_its_range():
         expected = scale * gamma(0.75) / gamma(0.25)
         # the tail that is left out weighs e^-32
         assert optimisers.label_noise_variance(2.0, depth, noise=noise) == pytest.approx(expected, rel=1e-12, abs=0)
-    # a peak of relative width 1e-5 at the end of the interval
-    assert optimisers.label_noise_variance(2.3, 3, noise=3e-6) == pytest.approx(0.9 / 88, rel=1e-4, abs=0)
+    for noise in (3e-4, 3e-5, 3e-6, 3e-9):  # a peak of relative width noise: y = x^2 has the mean top - kappa D / 2 top
+        top, spread = 0.9 / 88, 3 / 88 * (2.3 * noise / 3) ** 2
+        shown = optimisers.label_noise_variance(2.3, 3, noise=noise)
+        assert shown == pytest.approx(top - spread / (2 * top), rel=1e-12 + 3 * (spread / top**2) ** 2, abs=0)
 
 
 def test_a_doubtful_integral_is_refused(monkeypatch):

@@ -546,7 +546,8 @@ def test_one_weight_by_hand():
         and np.allclose(run.sharpness, 1.0)
         and run.residuals.shape == (4, 1)
     )
-    assert run.singular_values["weight"].tolist() == [[4.0], [1.0], [0.25]] and run.observed["w"].shape == (3, 1, 1)
+    assert run.singular_values["weight"].tolist() == [[4.0], [1.0], [0.25]]
+    assert run.observed["w"].shape == (3, 1, 1) and np.abs(run.observed["w"]).ravel().tolist() == [4.0, 1.0, 0.25]  # copies
     assert float(run.model.weight.detach()) == 0.125 and float(model.weight.detach()) == 4.0
     falling = training.descend(model, loss, lambda step: [0.5, 0.25, 0.0][step], 3)
     assert (
