@@ -194,6 +194,8 @@ class MutationScores(SphinxDirective):
         box = nodes.Element()
         text = StringList([f"| {' | '.join(line)} |" for line in lines], source=str(path))
         self.state.nested_parse(text, self.content_offset, box)
+        for table in box.findall(nodes.table):
+            table["classes"].append("scores")
         return box.children
 
     def library(self, scores):
