@@ -72,7 +72,12 @@ def open_page(context, url, base):
 
     page.on("request", asked)
     page.on("pageerror", lambda error: faults.append(f"page error: {error}"))
-    page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+
+    def said(message):  # the page at the root that leads to the index names no icon: a browser may ask for one
+        if message.type in ("error", "warning") and not message.location["url"].endswith("/favicon.ico"):
+            faults.append(f"console: {message.text} ({message.location['url']})")
+
+    page.on("console", said)
     page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}"))
     page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
     page.goto(url, wait_until="load")
