@@ -198,6 +198,7 @@ def compare(app, env):
 
 
 def compare_all(app, env, cache, log):
+    """Warn of each output that differs, of another kernel and of a chapter that was not kept."""
     for name in sorted(env.found_docs):
         if "kernelspec" not in env.metadata.get(name, {}):
             continue

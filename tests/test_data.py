@@ -291,20 +291,27 @@ def test_switches_are_true_or_false(flag):
         data.stand_in("mnist", 0)
 
 
-def test_an_extract_is_preferred_and_the_originals_are_read_where_it_is_too_short(nowhere, monkeypatch, tmp_path):
-    folder = tmp_path / "folder"
+def small_mnist(folder, monkeypatch, training=lambda images, labels: (images, labels)):
+    """An extract of three digits in `folder`, and the files of originals whose training part is made from it."""
     folder.mkdir()
-    rng = np.random.default_rng(1)
-    images, labels = rng.integers(0, 256, (3, 28, 28), dtype=np.uint8), np.array([7, 8, 9], np.uint8)
+    images, labels = (
+        np.random.default_rng(1).integers(0, 256, (3, 28, 28), dtype=np.uint8),
+        np.array([7, 8, 9], np.uint8),
+    )
     np.savez(folder / "mnist.npz", images=images, labels=labels)
-    parts = [_idx(a) for a in (images, labels, images[:2], labels[:2])]
-    kind = data._KINDS["mnist"]
+    parts, kind = [_idx(a) for a in (*training(images, labels), images[:2], labels[:2])], data._KINDS["mnist"]
     known = {
         "extract": (data.File("mnist.npz", hashlib.sha256((folder / "mnist.npz").read_bytes()).hexdigest()),),
         "originals": tuple(data.File(f.name, hashlib.sha256(p).hexdigest()) for f, p in zip(kind.originals, parts)),
     }
     monkeypatch.setitem(data._KINDS, "mnist", data._Kind(**{**vars(kind), **known}))
     monkeypatch.setenv("EOSLIB_DATA", str(folder))
+    return images, parts, kind, known
+
+
+def test_an_extract_is_preferred_and_the_originals_are_read_where_it_is_too_short(nowhere, monkeypatch, tmp_path):
+    folder = tmp_path / "folder"
+    images, parts, kind, known = small_mnist(folder, monkeypatch)
     found = data.load("mnist", download=False)
     assert found.source == "mnist" and not found.stand_in and found.sha256 == known["extract"][0].sha256
     assert np.array_equal(found.images, images) and found.labels.tolist() == [7, 8, 9]
@@ -558,18 +565,7 @@ def test_pairs_of_the_stand_in_are_sentences_and_their_mixtures(nowhere):
 
 def test_an_extract_serves_as_long_as_it_is_long_enough(nowhere, monkeypatch, tmp_path):
     folder = tmp_path / "folder"
-    folder.mkdir()
-    rng = np.random.default_rng(1)
-    images, labels = rng.integers(0, 256, (3, 28, 28), dtype=np.uint8), np.array([7, 8, 9], np.uint8)
-    np.savez(folder / "mnist.npz", images=images, labels=labels)
-    parts = [_idx(a) for a in (images + np.uint8(1), labels - np.uint8(6), images[:2], labels[:2])]
-    kind = data._KINDS["mnist"]
-    known = {
-        "extract": (data.File("mnist.npz", hashlib.sha256((folder / "mnist.npz").read_bytes()).hexdigest()),),
-        "originals": tuple(data.File(f.name, hashlib.sha256(p).hexdigest()) for f, p in zip(kind.originals, parts)),
-    }
-    monkeypatch.setitem(data._KINDS, "mnist", data._Kind(**{**vars(kind), **known}))
-    monkeypatch.setenv("EOSLIB_DATA", str(folder))
+    _, parts, kind, _ = small_mnist(folder, monkeypatch, lambda images, labels: (images + np.uint8(1), labels - np.uint8(6)))
     for file, body in zip(kind.originals, parts):
         (folder / file.name).write_bytes(body)
     for n in (None, 1, 3):
