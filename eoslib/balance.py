@@ -564,13 +564,12 @@ def frozen_fraction(scale: ArrayLike, target: ArrayLike, depth: int, learning_ra
             f"{validate.short(target)}, {depth}, which is "
             f"eta Psi = {np.max(rate * end.sharpness):.6g}; a mode converges only where eta Psi < 2"
         )
-    with np.errstate(over="ignore", invalid="ignore"):
-        if depth == 2:
-            first = np.arcsinh(end.last / alpha)
-        else:  # a hypergeometric function of a number below one, where its first form has one as large as alpha^-2
-            first = end.last * end.others ** (depth - 3) * hyp2f1(1.0, (3 - depth) / 2, 1.5, end.ratio)
-        second = (end.others ** (2 * depth - 2) - alpha ** (2 * depth - 2)) / (2 * depth - 2)
-        return validate.representable("scale", scale, np.exp(-rate * (m * first - second)))
+    if depth == 2:
+        first = np.arcsinh(end.last / alpha)
+    else:  # a hypergeometric function of a number below one, where its first form has one as large as alpha^-2
+        first = end.last * end.others ** (depth - 3) * hyp2f1(1.0, (3 - depth) / 2, 1.5, end.ratio)
+    second = (end.others ** (2 * depth - 2) - alpha ** (2 * depth - 2)) / (2 * depth - 2)
+    return np.exp(-rate * (m * first - second))
 
 
 def _contrast(ratio, depth):

@@ -636,7 +636,7 @@ def _ratio(value):
 def _pair_step(u, q, ratio, depth):
     """`pair_step` without checks."""
     b, layer = ratio ** (1 / depth), np.arange(depth)
-    power = u[:, None] ** np.arange(2 * depth)
+    power = u[:, None] ** np.arange(depth + 1)
     v = power[:, depth - 1 - layer] * b**layer
     A = v[:, :, None] * v[:, None, :]
     N = np.zeros_like(A)

@@ -173,7 +173,7 @@ class Loop:
 
     def retire(self, runs: np.ndarray) -> None:
         """Rest the runs of this mask at zero, with the rate zero."""
-        if self.weights.ndim == 3:
-            self.weights[...], self.rates = 0, 0 * self.rates
-        else:
+        if self.weights.ndim > 3:
             self.weights[:, runs], self.rates[runs] = 0, 0
+        elif runs.any():
+            self.weights[...], self.rates = 0, 0 * self.rates

@@ -359,9 +359,10 @@ def heavy_ball_multipliers(multipliers: ArrayLike, *, momentum: float) -> np.nda
         values = np.asarray(None)
     if values.dtype.kind not in "iufc" or isinstance(multipliers, np.ma.MaskedArray) or not np.isfinite(values).all():
         raise ValueError(f"multipliers: got {validate.short(multipliers)}, needs finite real or complex numbers")
-    half = (1 + momentum) ** 2 * values.astype(complex) / 2 - momentum
-    if np.any(np.abs(half) > 1e150):  # whose square is out of range
-        raise ValueError(f"multipliers: got {validate.short(multipliers)}, needs numbers below 1e150 in size")
+    values = values.astype(complex)
+    if np.any(np.abs(values) > 1e150):  # whose square may be out of range
+        raise ValueError(f"multipliers: got {validate.short(multipliers)}, needs numbers of at most 1e150 in size")
+    half = (1 + momentum) ** 2 * values / 2 - momentum
     root = np.sqrt(half**2 - momentum**2)
     pair = np.stack([half + root, half - root], axis=-1)
     order = np.argsort(-np.abs(pair), axis=-1, kind="stable")
@@ -553,6 +554,8 @@ def label_noise_variance(q: float, depth: int, *, noise: float) -> float:
     kappa = 3 / (4 * (n - 1) * (5 * n - 4))
     D, delta = (q * noise / n) ** 2, q - 2
     top = kappa * max(delta, 0.0)  # the density is largest at x^2 = top
+    if top > 1e4 * np.sqrt(kappa * D):  # x^2 is normal about it to 1e-16, but for the factor 1/x of dx
+        return float(top - D / (2 * delta))
     reach = np.sqrt(top + 8 * np.sqrt(kappa * D))
 
     def density(x):

@@ -287,7 +287,7 @@ class _Recorder:
         self.parameters = _parameters(model)
         self.previous = None
         self.diverged_at = None
-        self.lists = {"step": [], "loss": [], "sharpness_step": [], "sharpness": [], "residual": []}
+        self.lists = {"loss": [], "sharpness": [], "residual": []}
         self.lists |= {f"singular/{name}": [] for name in names} | {f"observed/{name}": [] for name in observe}
 
     def look(self, step):
@@ -302,7 +302,6 @@ class _Recorder:
             self.diverged_at = step
             return None
         if step % self.every == 0:
-            lists["step"].append(step)
             lists["loss"].append(value)
             weights = dict(self.model.named_parameters())
             for name in self.names:
@@ -316,7 +315,6 @@ class _Recorder:
                     lists[f"observed/{name}"].append(np.array(value, dtype=float))  # a copy: weights change in place
         if curved:
             found = self.curvature(gradients)
-            lists["sharpness_step"].append(step)
             lists["sharpness"].append(found.values)
             lists["residual"].append(found.residuals)
         return [g.detach() for g in gradients]
@@ -372,7 +370,7 @@ class _Checkpoint:
         state = hashlib.sha256()
         for name, value in model.state_dict().items():
             state.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=_devices(model.parameters())):  # the run has not begun
             start = float(loss(copy.deepcopy(model)))
         rates = [float(rate(t)) for t in range(min(steps, 1000))]
         about = {"weights": state.hexdigest(), "loss": start.hex(), "rates": rates}
@@ -382,6 +380,7 @@ class _Checkpoint:
     def save(self, step, recorder):
         arrays = {f"list/{key}": np.array(values) for key, values in recorder.lists.items()}
         arrays |= {f"state/{key}": value.cpu().numpy() for key, value in self.model.state_dict().items()}
+        arrays |= {f"previous/{i}": value.cpu().numpy() for i, value in enumerate(recorder.previous)}
         scratch = self.path.with_name(self.path.name + ".partial")
         with scratch.open("wb") as stream:
             np.savez(
@@ -405,6 +404,8 @@ class _Checkpoint:
         )
         for key in recorder.lists:
             recorder.lists[key] = list(stored[f"list/{key}"])
+        like = recorder.parameters  # the state itself may turn out to have no finite loss
+        recorder.previous = [torch.from_numpy(stored[f"previous/{i}"]).to(p) for i, p in enumerate(like)]
         torch.set_rng_state(torch.from_numpy(stored["random"]))
         return int(stored["step"])
 
@@ -456,7 +457,7 @@ def _extreme(operator, like, size, k, block, basis, tolerance, products, smalles
             )
         V = _directions(R, Q[:filled], scale, draw, min(len(R), size - filled))
         if filled + len(V) > basis:
-            filled = min(max(k + block, basis // 2), basis - block)
+            filled = max(k + block, basis // 2)
             Q[:filled] = torch.from_numpy(Y[:, :filled].T.copy()).to(Q) @ Q[: len(Y)]
             T[:] = np.diag(np.pad(values[:filled], (0, basis - filled)))
 
@@ -528,8 +529,6 @@ def _hessian(gradients, parameters):
 
     def operator(vector):
         parts = _split(vector, parameters)
-        if not curved:
-            return torch.zeros_like(vector)
         products = torch.autograd.grad(
             outputs, parameters, [parts[i] for i in curved], retain_graph=True, allow_unused=True
         )
@@ -566,12 +565,16 @@ def _layers(model, layers):
     return list(layers)
 
 
+def _devices(parameters):
+    """Those with a random state of their own."""
+    return sorted({p.device.index for p in parameters if p.device.type == "cuda"})
+
+
 @contextlib.contextmanager
 def _undisturbed(parameters, seed, threads) -> Iterator[None]:
     """torch's random state and thread count are the caller's again afterwards."""
     before = torch.get_num_threads()
-    devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=_devices(parameters)):
         torch.manual_seed(validate.integer("seed", seed, least=0))
         try:
             if threads is not None:

@@ -143,6 +143,10 @@ def test_retired_runs_rest_at_zero_and_the_others_go_on(n):
     loop.skip(3), alone.skip(3)
     assert not loop.read()[0].any() and np.array_equal(loop.read()[1:], alone.read()[1:])
     assert alone.read()[0].any()
+    again = loops.Loop(W, M, rates)
+    again.retire(np.zeros(n, bool))  # none
+    again.skip(3)
+    assert np.array_equal(again.read(), alone.read())
 
 
 def count():

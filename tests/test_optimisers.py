@@ -355,6 +355,28 @@ def test_the_window_ends_where_a_multiplier_is_minus_one(depth, momentum):
         optimisers.window_end(branch, start=1.5)  # up to 1.0 unless told otherwise
 
 
+@pytest.mark.parametrize("q", [2 + 1e-6, 2.1, 3.0, 1e5, 9e99])
+@pytest.mark.parametrize("depth", [2, 5])
+def test_label_noise_so_weak_that_its_peak_is_normal(q, depth):
+    """With u = x^2 the density is a normal one of mean a and deviation b, times u^(-1/2): its mean by Gauss and Hermite."""
+    kappa = 3 / (4 * (depth - 1) * (5 * depth - 4))
+    points, weights = np.polynomial.hermite_e.hermegauss(40)
+    for ratio in (1e-3, 9e-5, 1.1e-4, 1e-6, 1e-30):  # b / a: on both sides of the one where the library changes the method
+        a = kappa * (q - 2)
+        noise = ratio * a / np.sqrt(kappa) * depth / q
+        if not 1e-100 < noise:
+            continue
+        shares = weights / np.sqrt(1 + ratio * points)
+        expected = a * (1 + ratio * (shares * points).sum() / shares.sum())
+        found = optimisers.label_noise_variance(q, depth, noise=noise)
+        assert found == pytest.approx(expected, rel=1e-9 if ratio > 1e-4 else 1e-15, abs=0)
+
+
+def test_heavy_ball_multipliers_up_to_the_largest_that_is_taken():
+    pair = optimisers.heavy_ball_multipliers([1e150, 1e150j], momentum=0.9)
+    np.testing.assert_allclose(pair[:, 0], [1.9**2 * 1e150, 1.9**2 * 1e150j], rtol=1e-14, atol=0)
+
+
 def test_label_noise_by_another_quadrature():
     for q, depth, noise in ((1.9, 2, 0.02), (2.0, 3, 0.05), (2.05, 2, 0.01), (2.3, 4, 0.3)):
         kappa, D = 3 / (4 * (depth - 1) * (5 * depth - 4)), (q * noise / depth) ** 2
@@ -399,8 +421,9 @@ def test_label_noise_by_another_quadrature():
         (lambda: plain(singular_values=1), "^singular_values: got 1"),
         (lambda: optimisers.heavy_ball_multipliers(["a"], momentum=0.1), "^multipliers: got .* needs finite"),
         (lambda: optimisers.heavy_ball_multipliers(np.ma.masked_array([1.0]), momentum=0.1), "^multipliers: got"),
-        (lambda: optimisers.heavy_ball_multipliers([1e200], momentum=0.1), "^multipliers: got .* below 1e150"),
-        (lambda: optimisers.heavy_ball_multipliers([1.0, 1e200], momentum=0.1), "^multipliers: got .* below 1e150"),
+        (lambda: optimisers.heavy_ball_multipliers([1e200], momentum=0.1), "^multipliers: got .* at most 1e150 in size$"),
+        (lambda: optimisers.heavy_ball_multipliers([1.0, 1e200], momentum=0.1), "^multipliers: got .* at most 1e150 in size$"),
+        (lambda: optimisers.heavy_ball_multipliers([-1.01e150j], momentum=0.0), "^multipliers: got .* at most 1e150 in size$"),
         (lambda: optimisers.heavy_ball_multipliers(1.0, momentum=1.0), "^momentum: got 1.0"),
         (lambda: optimisers.heavy_ball_cycle(-0.1, 2, momentum=0.1), "^t: got -0.1, needs one finite real number >= 0"),
         (lambda: optimisers.heavy_ball_cycle(0.1, 2, momentum=1.0), "^momentum: got 1.0"),

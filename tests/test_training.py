@@ -849,7 +849,7 @@ def test_a_run_goes_on_with_its_random_numbers_buffers_and_lists(tmp_path):
     path = tmp_path / "run.npz"
     interrupted(path, 8, **options)
     with np.load(path, allow_pickle=False) as file:
-        assert int(file["step"]) == 5 and file["list/step"].tolist() == [0, 2, 4]
+        assert int(file["step"]) == 5 and file["list/observed/seen"].tolist() == [1, 3, 5]
     assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
     looked = []
     watched = options | {"observe": options["observe"] | {"seen": lambda m: looked.append(1) or float(m.seen)}}
@@ -862,6 +862,40 @@ def test_a_run_goes_on_with_its_random_numbers_buffers_and_lists(tmp_path):
         assert all(np.array_equal(getattr(run, name)[key], getattr(whole, name)[key]) for key in getattr(whole, name))
     assert all(torch.equal(a, b) for a, b in zip(run.model.state_dict().values(), whole.model.state_dict().values()))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_leaves_the_random_numbers_of_the_run_as_they_were(tmp_path):
+    """Its file notes the loss at the start, whose evaluation is none of the run's."""
+    with_file = training.descend(Restless(), Restless.loss, 0.05, 3, seed=3, checkpoint=tmp_path / "run.npz")
+    without = training.descend(Restless(), Restless.loss, 0.05, 3, seed=3)
+    assert np.array_equal(with_file.loss, without.loss) and len(set(without.loss)) == 4
+    assert all(torch.equal(a, b) for a, b in zip(with_file.model.parameters(), without.model.parameters()))
+
+
+@pytest.mark.parametrize("after", [12, 13, 14])
+def test_a_run_that_was_broken_off_as_it_diverged_ends_as_it_would_have(tmp_path, after):
+    """The checkpoint of step 14 holds a state whose loss is infinite: the run goes back to the state before it."""
+    model, loss = weight(1e150)
+    whole = training.descend(model, loss, 3.0, 20)
+    assert whole.diverged_at == 14
+    path, calls = tmp_path / "run.npz", []
+
+    def rate(step):
+        calls.append(step)
+        return 3.0
+
+    def watched(model):
+        if len(calls) > 20 + after - 1:
+            raise KeyboardInterrupt
+        return loss(model)
+
+    with pytest.raises(KeyboardInterrupt):
+        training.descend(model, watched, rate, 20, checkpoint=path, checkpoint_every=2)
+    with np.load(path) as file:
+        assert int(file["step"]) == after // 2 * 2
+    run = training.descend(model, loss, 3.0, 20, checkpoint=path)
+    assert run.diverged_at == 14 and np.array_equal(run.loss, whole.loss)
+    assert all(torch.equal(a, b) for a, b in zip(run.model.parameters(), whole.model.parameters()))
 
 
 def test_each_setting_of_a_checkpoint_is_compared(tmp_path):

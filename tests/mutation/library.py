@@ -56,7 +56,7 @@ ASKED = 0.95
 MORE = {
     "balance": ["tests/test_certificates.py"],
     "optimisers": ["tests/test_averages.py"],
-    "compiled": ["tests/test_scalar.py"],
+    "compiled": ["tests/test_scalar.py", "tests/test_descent.py"],
     "network": ["tests/test_contract.py"],
     "descent": ["tests/test_contract.py", "tests/test_reduction.py"],
     "hessian": ["tests/test_contract.py", "tests/test_spectra.py"],
@@ -65,6 +65,9 @@ MORE = {
 # statements for which the rows of test_arguments.py are run: they hold bad and extreme numbers, and take a second each
 CHECKING = re.compile(r"validate\.|_checked|_numbers|errstate|raise|^if |^def ")
 BUDGET = 4.0  # processor seconds: a mutant that the fastest tests up to this sum let live counts as a survivor
+# Of compiled code each mutant is compiled anew, some seconds for each width or depth of a test. Of the other modules' tests
+# those that ask for it are run.
+COMPILING, PART = {"compiled": 40.0}, {"compiled": re.compile("compiled|own_step|their_company|orbits_that_leave")}
 
 
 class Mutation:
@@ -76,7 +79,8 @@ class Mutation:
 
     def pytest_collection_modifyitems(self, items):
         keep = [item for item in items if "test_arguments" not in item.nodeid or f"[{self.name}." in item.nodeid]
-        items[:] = keep
+        part = PART.get(self.name, re.compile(""))
+        items[:] = [item for item in keep if "test_arguments" in item.nodeid or part.search(item.nodeid)]
 
     def pytest_runtest_logreport(self, report):
         self.failed = self.failed or report.failed
@@ -146,7 +150,7 @@ class Mutation:
                 if self.failed:
                     broken.append(item.nodeid)
             cov.stop()
-            for item in items if self.caches() else ():  # the tests of a mutant run one after another, with full caches
+            for item in items if self.caches() and self.name not in COMPILING else ():  # the tests of a mutant run one after another, with full caches
                 began = time.process_time()
                 self.run(item)
                 seconds[item.nodeid] = time.process_time() - began
@@ -174,7 +178,7 @@ class Mutation:
         chosen = [item for item in self.session.items if item.nodeid in nodes]
         chosen.sort(key=lambda item: (item.nodeid != first, self.seconds[item.nodeid]))
         spent = itertools.accumulate(self.seconds[item.nodeid] for item in chosen)
-        return [item for item, seconds in zip(chosen, spent) if seconds <= BUDGET]
+        return [item for item, seconds in zip(chosen, spent) if seconds <= COMPILING.get(self.name, BUDGET)]
 
     def try_one(self, mutant):
         """("killed", test), ("timeout", "") or ("survived", number of tests)."""
@@ -185,6 +189,8 @@ class Mutation:
 
         def attempt():
             self.plant(mutant.function, mutant.node)
+            for cache in self.caches():  # what was compiled before the fork is not the mutant
+                cache.cache_clear()
             gc.disable()
             for item in tests:  # each may take three times its own time, lest a loop without end takes that of all
                 end = int(time.process_time() + 3 * self.seconds[item.nodeid]) + 3
