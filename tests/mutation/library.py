@@ -14,6 +14,7 @@ from __future__ import annotations
 import __future__
 import argparse
 import ast
+import contextlib
 import gc
 import hashlib
 import importlib.util
@@ -65,9 +66,13 @@ MORE = {
 # statements for which the rows of test_arguments.py are run: they hold bad and extreme numbers, and take a second each
 CHECKING = re.compile(r"validate\.|_checked|_numbers|errstate|raise|^if |^def ")
 BUDGET = 4.0  # processor seconds: a mutant that the fastest tests up to this sum let live counts as a survivor
-# Of compiled code each mutant is compiled anew, some seconds for each width or depth of a test. Of the other modules' tests
-# those that ask for it are run.
-COMPILING, PART = {"compiled": 40.0}, {"compiled": re.compile("compiled|own_step|their_company|orbits_that_leave")}
+# Of compiled code each mutant is compiled anew, some seconds for each width or depth of a test.
+COMPILING = {"compiled": 40.0}
+# Of other modules' tests those that ask for compiled loops are run; of a sweep's, those that start no Python of their own.
+PART = {
+    "compiled": re.compile("compiled|own_step|their_company|orbits_that_leave"),
+    "sweep": re.compile("^(?!.*(dask|driver_that))"),
+}
 
 
 class Mutation:
@@ -235,6 +240,8 @@ def _text(item):
 def _warm(items, name):
     """Do once what each fork would do for seconds: compile the fast loops, for the widths that the tests take."""
     module = next((item.module for item in items if item.path.name == "test_arguments.py"), None)
+    if name == "sweep":
+        _few_processes()
     if module is not None and importlib.util.find_spec("numba"):
         from eoslib import descent, scalar
 
@@ -242,6 +249,20 @@ def _warm(items, name):
         scalar.orbit(0.5, 2.0, 3, 0.1, 5, compiled=True)
         for width in (3, 5, 7, 20) if name in ("descent", "reduction") else ():
             descent.descend(np.zeros((2, width, width)), np.eye(width), 0.1, 5, compiled=True)
+
+
+def _few_processes():
+    """Make joblib refuse what a mutant may ask of it: processes by the thousand."""
+    import joblib
+
+    start = joblib.Parallel.__init__
+
+    def limited(self, n_jobs=None, **options):
+        if n_jobs is not None and n_jobs > 8:
+            raise RuntimeError(f"{n_jobs} processes")
+        start(self, n_jobs, **options)
+
+    joblib.Parallel.__init__ = limited
 
 
 def _in_fork(function, wall=None):
@@ -270,6 +291,8 @@ def _in_fork(function, wall=None):
     with os.fdopen(read, "rb") as pipe:
         text = pipe.read()
     status = os.waitpid(child, 0)[1]
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # processes that it started and left
     signal.setitimer(signal.ITIMER_REAL, 0)
     if os.WIFSIGNALED(status):
         if os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
