@@ -299,6 +299,92 @@ def test_each_iteration_arrives_by_itself_and_in_time(size, smallest, k, monkeyp
     assert least <= len(calls) + 2 and len(calls) <= 1.1 * least + 2
 
 
+def given(monkeypatch, H, disturb=None):
+    """Let the operator be the symmetric matrices H (n, s, s); of images of vectors met before, what `disturb` makes."""
+    seen = []
+
+    def curvature(W, M):
+        def apply(V):
+            rows = V.reshape(len(H), -1, H.shape[-1])
+            image, old = rows @ H, np.concatenate([np.empty((len(H), 0, H.shape[-1])), *seen], axis=1)
+            if disturb and np.linalg.norm(rows[0, 0] @ old[0].T) > 0.9:
+                image = disturb(rows, image)
+            else:
+                seen.append(rows.copy())
+            return image.reshape(V.shape)
+
+        return apply
+
+    monkeypatch.setattr(hessian, "_curvature", curvature)
+    monkeypatch.setattr(hessian, "_eigenvalues", lambda *_: "LAPACK")
+    return seen
+
+
+def symmetric(values, seed):
+    """A matrix with these eigenvalues."""
+    Q = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(values), len(values))))[0]
+    return Q @ np.diag(values) @ Q.T
+
+
+@pytest.mark.parametrize("fault", ["of one network", "of one vector", "in all entries", None])
+def test_pairs_of_blocks_whose_image_is_not_their_own_are_not_believed(fault, monkeypatch):
+    """An error of 3e-10 of the largest eigenvalue where 1e-10 is asked for, seen only in the image of the result."""
+    values = np.concatenate([[1.0, 0.8], np.linspace(-1, 0.3, 106)])
+    H = np.stack([symmetric(values, seed) for seed in (0, 1)])
+
+    def disturb(rows, image):
+        image, size = image.copy(), 3e-10
+        if fault == "of one network":
+            image[1] += size * rows[1]  # each vector in its own direction
+        elif fault == "of one vector":
+            image[:, 1] += size * rows[:, 1]
+        elif fault:
+            image[:, 0] += size / np.sqrt(108)
+        return image
+
+    given(monkeypatch, H, disturb)
+    found = hessian._block_krylov(np.zeros((2, 3, 6, 6)), np.eye(6), 2, 1.0, 1e-10)
+    if fault:
+        assert isinstance(found, str)  # the matrix is small: LAPACK has the last word
+    else:
+        np.testing.assert_allclose(found, [values[:2]] * 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_residual_is_judged_beside_the_largest_of_the_values_asked_for(sign, monkeypatch):
+    """The third value is 1e-9 of the first; beside itself its residual would be asked below the rounding of a product."""
+    values = sign * np.concatenate([[1.0, 0.9, 1e-9], np.linspace(-1, -0.1, 105)])
+    given(monkeypatch, np.stack([symmetric(values, seed) for seed in (0, 1)]))
+    found = hessian._block_krylov(np.zeros((2, 3, 6, 6)), np.eye(6), 3, sign, 1e-10)
+    np.testing.assert_allclose(found, [sign * values[:3]] * 2, rtol=0, atol=1e-14)
+
+
+def test_of_two_forms_that_both_fail_the_nearer_one_is_told():
+    """Layers near 1 beside the mode with a target that rotates: 1e-4 off the common form, and farther off the other."""
+    rng = np.random.default_rng(0)
+    Q = [np.linalg.qr(rng.standard_normal((6, 6)))[0] for _ in range(3)]
+    for scale in (1e-3, 1e3):
+        M = scale * np.outer(Q[2][:, 0], Q[0][:, 0])
+        W = np.stack([Q[i + 1] @ np.diag([2.0, 1, 1, 1, 1, 1]) @ Q[i].T for i in range(2)])
+        W[0] += 1e-4 * np.linalg.qr(rng.standard_normal((6, 6)))[0]
+        deviation = hessian._reduce(W[None], M, 1e-12)[2][0]
+        assert 1e-5 < deviation < 1e-3
+        with pytest.raises(ValueError, match=f"^W: got layers that are {deviation:.1e} of the largest away"):
+            hessian.spectrum_reduced(W, M)
+
+
+def test_of_two_forms_that_both_fail_the_one_that_is_nearer_to_all_networks_is_told():
+    """Multiples of 1 fit the common form, rotated layers the other; the target's two vectors are 1e-3 apart."""
+    rng = np.random.default_rng(3)
+    Q = [np.linalg.qr(rng.standard_normal((6, 6)))[0] for _ in range(3)]
+    Q[2][:, 0] = Q[0][:, 0] + 1e-3 * Q[0][:, 1]
+    Q[2] = np.linalg.qr(Q[2])[0]
+    rotated = [Q[i + 1] @ np.diag([2.0, 1, 1, 1, 1, 1]) @ Q[i].T for i in range(2)]
+    W = np.stack([[np.eye(6)] * 2, np.array(rotated) + 1e-8 * rng.standard_normal((2, 6, 6))])
+    with pytest.raises(ValueError, match="^W: got layers that are .*e-03 of the largest away"):
+        hessian.spectrum_reduced(W, 3.0 * np.outer(Q[2][:, 0], Q[0][:, 0]))
+
+
 def test_which_method_is_asked_and_for_how_many_networks_at_once(monkeypatch):
     """LAPACK up to 32 parameters, 128 for one or two networks, or 4 k; room for the matrix, 24 vectors, or 12 k."""
     asked = []
