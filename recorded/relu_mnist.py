@@ -114,7 +114,8 @@ def moments(X, Y):
 def balanced_curvature(P, root, depth, k=2):
     r"""Largest eigenvalues of the Hessian at a balanced minimum of a linear network with end-to-end map `P`.
 
-    For inputs of second moment C = root² and the mean over outputs, those of
+    `P` minimises the loss among all matrices, so no hidden layer is narrower than it needs: behind one that is, a residual
+    is left, and the Hessian has a second term. For inputs of second moment C = root² and the mean over outputs, those of
     (2/10) Σ_l (PPᵀ)^{(L-l)/L} ⊗ root (PᵀP)^{(l-1)/L} root, l = 1…L.
     """
     U, s, Vt = np.linalg.svd(P, full_matrices=False)
