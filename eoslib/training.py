@@ -93,7 +93,8 @@ def sharpness(
     block : int, optional
         Vectors per step of the method, `k` by default.
     basis : int, optional
-        Vectors kept before a restart.
+        Vectors kept before a restart, which leaves the outer half of them and at least `k` + `block`. By default six
+        blocks, and at least 30 and 3 `k`.
     products : int
         Products after which the method gives up.
     seed : int
@@ -222,7 +223,7 @@ def descend(
         A bar on stderr (needs tqdm).
     checkpoint : path, optional
         A file that the run continues from when it is started again after an interruption. It is removed at the end. A
-        checkpoint of another run (weights, loss at the start, settings) is refused.
+        checkpoint of another run (weights, loss at the start, settings, one of the first 1000 rates) is refused.
     checkpoint_every : int
         Steps between checkpoints.
 
@@ -375,7 +376,7 @@ class _Checkpoint:
         rates = [float(rate(t)) for t in range(min(steps, 1000))]
         about = {"weights": state.hexdigest(), "loss": start.hex(), "rates": rates}
         about |= {"every": every, "layers": names, "options": options, "observed": observed}
-        self.about = json.dumps(about, sort_keys=True)
+        self.about = json.dumps(about)
 
     def save(self, step, recorder):
         arrays = {f"list/{key}": np.array(values) for key, values in recorder.lists.items()}
@@ -421,7 +422,7 @@ def _extreme(operator, like, size, k, block, basis, tolerance, products, smalles
     the residual of a Ritz vector Qy is the norm of R's combination by the last entries of y.
     """
     sign = -1.0 if smallest else 1.0
-    block, basis = min(block, size), min(max(basis, k + 2 * block), size)
+    block, basis = min(block, size), min(basis, size)  # the basis has room for k + 2 block vectors, or for all
     draw = torch.Generator().manual_seed(torch.initial_seed())
     Q = torch.empty((basis, size), dtype=like.dtype, device=like.device)
     T, filled, used, scale = np.zeros((basis, basis)), 0, 0, 0.0
@@ -438,9 +439,8 @@ def _extreme(operator, like, size, k, block, basis, tolerance, products, smalles
             part = Q[:filled] @ R.mT
             R -= part.mT @ Q[:filled]
             C += part.double().cpu().numpy()
-        T[:filled, old:filled] = C
-        T[old:filled, :filled] = C.T
-        T[old:filled, old:filled] = (C[old:] + C[old:].T) / 2
+        C[old:] = (C[old:] + C[old:].T) / 2
+        T[old:filled, :filled] = C.T  # eigh reads the lower triangle
         values, Y = np.linalg.eigh(T[:filled, :filled])
         values, Y = values[::-1], Y[:, ::-1]
         scale = max(scale, np.abs(values).max())
@@ -476,8 +476,7 @@ def _directions(R, Q, scale, draw, count):
     _, sizes, rows = torch.linalg.svd(R, full_matrices=False)
     rows = rows[:count].clone()
     empty = sizes[:count] <= 100 * torch.finfo(R.dtype).eps * scale
-    if empty.any():
-        rows[empty] = torch.randn((int(empty.sum()), R.shape[1]), generator=draw, dtype=R.dtype).to(R)
+    rows[empty] = torch.randn((int(empty.sum()), R.shape[1]), generator=draw, dtype=R.dtype).to(R)
     for _ in range(2):
         rows -= (rows @ Q.mT) @ Q
         rows = torch.linalg.qr(rows.mT).Q.mT.contiguous()

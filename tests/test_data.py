@@ -1,5 +1,6 @@
 """Data sets: where they are looked for, and that a wrong file is never used and never replaces a right one."""
 
+import builtins
 import functools
 import gzip
 import hashlib
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -587,3 +589,52 @@ def test_the_digest_of_a_stand_in_is_that_of_its_arrays(nowhere):
     found = data.stand_in("cifar10", 3)
     assert found.sha256 == hashlib.sha256(found.images.tobytes() + found.labels.tobytes()).hexdigest()
     assert data.load("cifar10", n=4, download=False).sha256 != found.sha256
+
+
+# -- what is not asked, not shown and not left to the machine ---------------------------------------------------------
+def test_without_leave_the_web_is_not_asked(nowhere, monkeypatch, server):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    _publish(monkeypatch, "stsb", server, [f"one,two,{score}\n".encode() for score in (1, 2, 3)])
+    assert data.load("stsb", n=1, download=False).stand_in and server.asked == []
+    assert not data.load("stsb", n=1, progress=False).stand_in
+    (nowhere / "stsb-en-dev.csv").unlink()
+    server.asked.clear()
+    assert data.load("stsb", n=1, download=False).stand_in and server.asked == []  # two of three are not enough
+
+
+def test_a_download_does_not_pass_on_what_tqdm_misses(server, tmp_path, monkeypatch, recwarn):
+    """Loading pooch loads tqdm, which warns in a notebook without widgets."""
+    load = builtins.__import__
+
+    def watched(name, *rest, **options):
+        if name == "pooch":
+            seen.append(name)
+            warnings.warn("IProgress not found", stacklevel=2)
+        return load(name, *rest, **options)
+
+    seen = []
+    monkeypatch.setattr(builtins, "__import__", watched)
+    assert get(mirrors(server, "good"), tmp_path).read_bytes() == GOOD
+    assert seen == ["pooch"] and not recwarn.list
+
+
+def test_texts_are_read_as_utf8_whatever_the_locale(tmp_path, monkeypatch):
+    read, seen = Path.read_text, []
+    monkeypatch.setattr(Path, "read_text", lambda path, *a, **k: seen.append((path.suffix, k)) or read(path, *a, **k))
+    (tmp_path / "pairs.csv").write_bytes('é,"ö\r\nü",1.5\r\n'.encode())
+    sentences, scores = data._read_stsb([tmp_path / "pairs.csv"])
+    assert sentences.tolist() == [["é", "ö\nü"]] and scores.tolist() == [1.5]
+    data.stand_in("stsb", 1)
+    ours = [item for item in seen if item[0] in (".csv", ".rst")]  # sklearn may be loading for the first time
+    assert len(ours) > 3 and all(options == {"encoding": "utf8"} for _, options in ours)
+
+
+def test_stand_ins_say_of_what_they_are_made_and_for_what_they_stand():
+    made = {name: data.stand_in(name, 1).source for name in ("mnist", "cifar10", "stsb")}
+    words = {
+        "mnist": ("scikit-learn digits, ", " (stand-in for MNIST)"),
+        "cifar10": ("patches of scikit-learn's two photographs", " (stand-in for CIFAR-10)"),
+        "stsb": ("sentences of scikit-learn's data set descriptions, ", " (stand-in for STS-B)"),
+    }
+    assert all(made[name].startswith(first) and made[name].endswith(last) for name, (first, last) in words.items())
+    assert [len(part) for n in (1, 3) for part in data._overlaps(n)[:2]] == [1, 1, 3, 3]  # no more than are asked for

@@ -162,12 +162,15 @@ def test_ruler_writes_values_and_stretches(axis):
     assert sorted(t.get_text() for t in axis.texts) == ["$q_{4}$ 2.489", "end 3", "high", "low", "start 1"]
     spots = {t.get_text(): t.get_position() for t in axis.texts}
     assert spots["low"][0] == 1.5 and spots["high"][0] == 2.5 and -0.5 < spots["low"][1] < -0.05
+    assert {(t.get_ha(), t.get_va()) for t in axis.texts if t.get_text() in ("low", "high")} == {("center", "center")}
+    assert {line.get_color() for line in axis.lines} == {"black"}  # the colours are for modes and stretches
     assert axis.get_xlim() == (1.0, 3.0) and axis.get_ylim()[0] == -0.55 and not axis.get_yticks().size
     ticks = {line.get_xdata()[0]: line.get_ydata() for line in axis.lines[:3]}
     assert set(ticks) == {1.0, 3.0, 2.4893} and all(y[0] == 0 for y in ticks.values())
     marks = [t for t in axis.texts if hasattr(t, "xyann")]
     assert len(marks) == 3 and all(t.xyann == (3, 0) and t.anncoords == "offset points" for t in marks)
-    assert all(t.xy == (x, ticks[x][1]) for t in marks for x in [t.xy[0]])  # beside the upper end of its tick
+    # beside the upper end of its tick, below which it stands
+    assert all(t.xy == (x, ticks[x][1]) and t.get_va() == "top" for t in marks for x in [t.xy[0]])
     base = axis.lines[3]
     assert list(base.get_xdata()) == [1.0, 3.0] and list(base.get_ydata()) == [0, 0]
     assert max(y[1] for y in ticks.values()) < axis.get_ylim()[1] and not axis.spines["left"].get_visible()

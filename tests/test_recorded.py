@@ -352,7 +352,7 @@ def test_arrays_that_could_not_be_read_back_are_refused_at_once(tmp_path):
     with pytest.raises(ValueError, match="objects in .'y'., needs numbers"):
         collect(tmp_path / "run.npz", {"a": lambda: {"x": np.zeros(1), "y": np.array([1, None])}})
     assert not names(parts_of(tmp_path / "run.npz"))
-    with pytest.raises(ValueError, match="^arrays: got {7: .* by their names"):
+    with pytest.raises(ValueError, match="^arrays: got {7: .* needs a dict of arrays by their names"):
         recorded.save(tmp_path / "run.npz", {}, 0.0, {7: np.zeros(1)})
     for jobs in ({7: job("a", [])}, {"a": 1}, [job("a", [])]):
         with pytest.raises(ValueError, match="^jobs: got .* needs a dict of functions by their names"):
@@ -609,6 +609,8 @@ def test_the_folder_of_the_parts_is_named_by_what_determines_them(same_library, 
     )
     assert len({place, recorded.folder(record), recorded.folder(record, {"a": [2, 1]})}) == 3
     assert recorded.folder(record) == recorded.folder(record, None)
+    identity = json.dumps({"library": "0" * 64, "script": None, "settings": {"a": [1, 2]}})
+    assert place.name == hashlib.sha256(identity.encode()).hexdigest()[:16]  # a later call finds what lies there
 
 
 def test_a_part_that_cannot_be_written_leaves_nothing_and_lets_others_run(same_library, tmp_path, monkeypatch):
@@ -802,6 +804,10 @@ def test_who_finds_the_lock_taken_does_not_wait(same_library, tmp_path, monkeypa
     collect(tmp_path / "run.npz", {"a": job("a", [])})
     collect(tmp_path / "run.npz", {"a": job("a", [])})  # it is held already
     assert seen == [{"timeout": 0}]
+    (lock,) = recorded._locks.values()
+    assert lock.is_locked
+    recorded.save(tmp_path / "run.npz", SETTINGS, 0.0, {"x": np.zeros(1)})
+    assert not lock.is_locked  # let go, and not by the end of its last reference
 
 
 def test_the_bar_counts_parts_from_those_that_are_there(same_library, tmp_path, capsys):
@@ -859,3 +865,14 @@ def test_the_threads_are_those_of_each_library(monkeypatch):
     assert recorded._threads() == {"openblas": 3, "openmp": 5, "torch": 7}
     monkeypatch.delitem(sys.modules, "torch")
     assert recorded._threads() == {"openblas": 3, "openmp": 5}
+
+
+def test_what_is_damaged_is_called_what_it_is_and_how_it_comes_back(same_library, tmp_path):
+    record = tmp_path / "run.npz"
+    collect(record, {"a": job("a", [])})
+    (parts_of(record) / "a.npz").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"\); it is a part that is done again when this file is removed$"):
+        collect(record, {"a": job("a", [])})
+    record.write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"\); it is a record that its script makes again$"):
+        recorded.load(record)

@@ -2,10 +2,12 @@
 
 import copy
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -469,6 +471,7 @@ class Half(torch.nn.Module):
         (lambda: training.sharpness(*weight(), k=0), "^k: got 0, needs an integer >= 1"),
         (lambda: training.sharpness(*weight(), block=0), "^block: got 0, needs an integer >= 1"),
         (lambda: training.sharpness(*weight(), basis=2), "^basis: got 2, needs an integer >= 3"),
+        (lambda: training.sharpness(*weight(), block=2, basis=4), "^basis: got 4, needs an integer >= 5"),
         (lambda: training.sharpness(*weight(), products=1), "^products: got 1, needs an integer >= 2"),
         (lambda: training.sharpness(*weight(), tolerance=0.0), "^tolerance: got 0.0"),
         (lambda: training.sharpness(*weight(), seed=-1), "^seed: got -1, needs an integer >= 0"),
@@ -476,6 +479,7 @@ class Half(torch.nn.Module):
         (lambda: training.singular_values(np.eye(2), 1), r"^matrix: got \(2, 2\), needs a tensor of two axes or more"),
         (lambda: training.singular_values(torch.ones(3), 1), r"^matrix: got torch.Size\(\[3\]\), needs a tensor"),
         (lambda: training.singular_values(torch.ones(3, 2), 3), "^k: got 3, needs at most 2"),
+        (lambda: training.singular_values(torch.ones(2, 3), 3), "^k: got 3, needs at most 2"),
         (lambda: training.singular_values(torch.ones(3, 2), 0), "^k: got 0, needs an integer >= 1"),
         (
             lambda: training.singular_values(torch.full((2, 2), torch.inf), 1),
@@ -646,7 +650,7 @@ def test_directions_span_the_rows_and_are_random_where_these_have_nothing_left()
     # what is small beside the scale is rounding: a hundred units of the last place are its limit
     eps = 2.0**-52
     unit = R[:1] / torch.linalg.vector_norm(R[0])
-    for size, kept in ((99 * eps, False), (101 * eps, True)):
+    for size, kept in ((99.5 * eps, False), (100.5 * eps, True)):
         V = training._directions(size * unit * 8, Q, 8.0, torch.Generator().manual_seed(0), 1)
         assert (abs(float(V[0] @ unit[0])) > 0.99) == kept
 
@@ -1033,3 +1037,206 @@ def test_one_number_among_the_weights_that_is_not_finite_is_enough():
         model.b.data[1] = bad
         with pytest.raises(ValueError, match="^model: got parameters that are not finite, needs finite numbers"):
             training.sharpness(model, lambda m: m.a.sum() ** 2)
+
+
+# -- defaults and limits that are said --------------------------------------------------------------------------------
+def test_the_basis_is_six_blocks_and_at_least_thirty_and_thrice_the_wanted_and_a_run_has_the_same(monkeypatch):
+    given = []
+
+    def told(operator, like, size, k, block, basis, tolerance, products, smallest):
+        given.append((k, block, basis, products, smallest))
+        return training.Eigenvalues(np.zeros(k), np.zeros(k), torch.zeros(k, size, dtype=like.dtype), 0)
+
+    monkeypatch.setattr(training, "_extreme", told)
+    model = Quadratic(np.linspace(0, 1, 100))
+    for k, block, basis in ((1, 1, 30), (5, 5, 30), (6, 6, 36), (1, 7, 42), (9, 1, 30), (11, 1, 33), (20, 1, 60)):
+        training.sharpness(model, Quadratic.energy, k=k, block=block)
+        assert given.pop() == (k, block, basis, 2000, False)
+    for k in (1, 5, 6, 20):
+        training.sharpness(model, Quadratic.energy, k=k)
+        training.descend(model, Quadratic.energy, 0.1, 0, sharpness_at=[0], eigenvalues=k)
+        assert given.pop() == given.pop() and not given
+
+
+def test_checkpoints_are_a_hundred_steps_apart(tmp_path, monkeypatch):
+    written, replace = [], os.replace
+
+    def watched(source, target):
+        with np.load(source) as file:
+            written.append(int(file["step"]))
+        replace(source, target)
+
+    monkeypatch.setattr(training.os, "replace", watched)
+    model, loss = weight(4.0)
+    training.descend(model, loss, 0.5, 203, checkpoint=tmp_path / "run.npz")
+    assert written == [100, 200]
+
+
+def test_of_the_rates_the_first_thousand_tell_runs_apart(tmp_path):
+    path = tmp_path / "run.npz"
+    model, loss = weight(4.0)
+
+    def rates(change, stop):
+        calls = []
+
+        def rate(step):
+            calls.append(step)
+            if len(calls) > 1000 + stop:
+                raise KeyboardInterrupt
+            return 0.5 if step < change else 0.25
+
+        return rate
+
+    with pytest.raises(KeyboardInterrupt):
+        training.descend(model, loss, rates(1100, 4), 1100, checkpoint=path, checkpoint_every=2)
+    with pytest.raises(ValueError, match="with other rates; needs the same"):
+        training.descend(model, loss, rates(999, 1), 1100, checkpoint=path)
+    with pytest.raises(KeyboardInterrupt):  # it goes on: a later change is not looked for
+        training.descend(model, loss, rates(1000, 1), 1100, checkpoint=path)
+
+
+# -- values that rounding makes negative, views, flat and idle parameters ---------------------------------------------
+def test_singular_values_that_are_zero_are_no_roots_of_negative_rounding():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        u, v = rng.standard_normal((2, 12))
+        found = training.singular_values(torch.from_numpy(np.outer(u, v)), 12)
+        size = np.linalg.norm(u) * np.linalg.norm(v)
+        assert found[0] == pytest.approx(size, rel=1e-13, abs=0)
+        # zero to the root of the rounding of the Gram matrix, whose trace is the square of the largest
+        assert np.all(found[1:] >= 0) and np.all(found[1:] < 1e-7 * size)
+
+
+def test_what_is_observed_may_be_a_view_of_complex_numbers():
+    model, loss = weight(4.0)
+    watch = {"part": lambda m: torch.complex(m.weight, m.weight).conj().imag}  # torch notes the sign, not the number
+    run = training.descend(model, loss, 0.5, 1, observe=watch)
+    assert run.observed["part"].ravel().tolist() == [-4.0, -2.0]
+
+
+def test_a_run_of_no_steps_has_one_state():
+    model, loss = weight(4.0)
+    run = training.descend(model, loss, 0.5, 0, k=1)
+    assert run.singular_values["weight"].tolist() == [[4.0]] and run.loss.tolist() == [8.0]
+    assert run.sharpness_steps.dtype.kind == run.steps.dtype.kind == "i" and run.sharpness_steps.size == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: training.descend(*weight(), 0.1, 1, seed=-1), "^seed: got -1, needs an integer >= 0"),
+        (lambda: training.descend(*weight(), 0.1, 1, k=1, layers=["weight", "no"]), r"^layers: got \['weight', 'no'\]"),
+        (
+            lambda: training.sharpness(weight()[0], lambda m: Half(F64).a.sum() ** 2),
+            "^loss: does not depend on the model",
+        ),
+        (
+            lambda: training.descend(weight()[0], lambda m: Half(F64).a.sum() ** 2, 0.1, 1),
+            "^loss: does not depend on the model",
+        ),
+    ],
+)
+def test_a_part_that_is_right_excuses_no_other(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+class Idle(Quadratic):
+    """A quadratic beside parameters that its loss does not depend on: numbers of a product that are exactly zero."""
+
+    def __init__(self, eigenvalues):
+        super().__init__(eigenvalues)
+        self.idle = torch.nn.Parameter(torch.ones(3, dtype=F64))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_idle_parameters_do_not_set_the_scale(scale):
+    values = [3.0, 2.0, *np.linspace(-1, 1, 40)]
+    found = training.sharpness(Idle(values), lambda m: m.energy(scale), k=2)
+    assert (found.values / scale).tolist() == pytest.approx([3.0, 2.0], rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -2.0])
+def test_a_multiple_of_the_identity_takes_one_block_and_its_check(value):
+    """Any two vectors are eigenvectors: nothing is left outside their span."""
+    found = training.sharpness(Quadratic([value] * 50), lambda m: (value * m.x**2).sum() / 2, k=2)
+    assert found.products == 2 + 2 and found.values.tolist() == pytest.approx([value] * 2, rel=1e-14, abs=0)
+
+
+def test_no_number_is_read_before_it_is_written_and_no_more_than_the_basis_is_kept(monkeypatch):
+    model = Quadratic([3.0, 2.9, 2.8, *np.linspace(-1, 1, 100)])
+    options = {"k": 3, "block": 2, "basis": 9}  # restarts
+    plain, empty, made = training.sharpness(model, Quadratic.energy, **options), torch.empty, []
+
+    def unwritten(*shape, **where):
+        made.append((*shape, where))
+        return empty(*shape, **where).fill_(torch.nan)
+
+    monkeypatch.setattr(torch, "empty", unwritten)
+    filled = training.sharpness(model, Quadratic.energy, **options)
+    assert torch.equal(plain.vectors, filled.vectors) and plain.products == filled.products
+    there = {"dtype": F64, "device": model.x.device}
+    assert made == [((9, 103), there)]
+    whole = training.sharpness(model, Quadratic.energy, **options | {"basis": 1000})
+    assert made[1:] == [((103, 103), there)] and whole.products < plain.products  # what a restart forgets is paid for
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_the_default_dtype_of_torch_does_not_matter(dtype):
+    model = Quadratic([3.0, 2.0, *np.linspace(-1, 1, 50)], dtype)
+    found = []
+    try:
+        for default in (F32, F64):
+            torch.set_default_dtype(default)
+            found.append(training.sharpness(model, Quadratic.energy, k=2, tolerance=1e-3))
+    finally:
+        torch.set_default_dtype(F32)
+    assert torch.equal(found[0].vectors, found[1].vectors) and found[0].vectors.dtype == dtype
+
+
+def test_one_value_that_misses_its_bound_is_enough():
+    H = torch.diag(torch.tensor([3.0, 2.0, -1.0, 1.0], dtype=F64))
+    both = np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])  # residuals 1/2 and 1
+    for bound, words in (([0.51, 0.9], "residual 1 where 0.9 was"), ([0.4, 1.1], "residual 0.5 where 0.4 was")):
+        with pytest.raises(RuntimeError, match=f"^tolerance: {words} asked for: "):
+            training._verified(lambda x: H @ x, both, torch.eye(4, dtype=F64), 0, False, np.array(bound), 1.0)
+    found = training._verified(lambda x: H @ x, both, torch.eye(4, dtype=F64), 0, False, np.array([0.51, 1.1]), 1.0)
+    assert found.residuals.tolist() == pytest.approx([0.5, 1.0], rel=1e-14, abs=0)
+
+
+def test_random_states_of_the_devices_of_the_weights_are_kept(tmp_path, monkeypatch):
+    on = lambda *names: [SimpleNamespace(device=torch.device(name)) for name in names]
+    assert training._devices(on("cuda:1", "cpu", "cuda:0", "cuda:1")) == [0, 1] and training._devices(on("cpu")) == []
+    asked, fork = [], torch.random.fork_rng
+    monkeypatch.setattr(training, "_devices", lambda parameters: [p.numel() for p in parameters])
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: asked.append(devices) or fork(devices=[]))
+    training.descend(Half(F64), lambda m: m.a.sum() ** 2 + m.b.sum(), 0.1, 1, checkpoint=tmp_path / "run.npz")
+    assert asked == [[2, 2], [2, 2]]  # for the run, and for the loss that its checkpoints note
+
+
+def test_an_unfinished_search_names_the_value_that_is_farthest_from_its_own_bound():
+    """After three products the value 10 is nearly there; the other, at most 0.1 by interlacing, has the lower bound."""
+    model = Quadratic([10.0, 0.1, *np.linspace(-0.02, 0.02, 60)])
+    for seed in range(3):
+        with pytest.raises(RuntimeError, match="^products: residual .* after 3 of them, needs ") as refused:
+            training.sharpness(model, Quadratic.energy, k=2, block=1, products=3, tolerance=1e-6, seed=seed)
+        assert 1e-9 < float(re.search(r"needs ([^;]+);", str(refused.value))[1]) < 1.06e-7  # two digits are written
+
+
+def test_a_restart_leaves_the_outer_half_of_the_basis_and_at_least_a_block_beside_the_wanted(monkeypatch):
+    filled, made = [], training._directions
+
+    def watched(R, Q, scale, draw, count):
+        filled.append(len(Q))
+        return made(R, Q, scale, draw, count)
+
+    monkeypatch.setattr(training, "_directions", watched)
+    model = Quadratic([1.01, 1.0, *np.linspace(-1, 0.99, 200)])
+    for options, wanted in (
+        ({"k": 3, "block": 2, "basis": 9}, [0, 2, 4, 6, 8, 5 + 2, 5 + 4, 5 + 2]),
+        ({"k": 1, "block": 1, "basis": 20}, [*range(21), *range(10 + 1, 20 + 1), 10 + 1]),
+    ):
+        filled.clear()
+        with pytest.raises(RuntimeError, match="^products: "):
+            training.sharpness(model, Quadratic.energy, products=40, tolerance=1e-9, **options)
+        assert filled[: len(wanted)] == wanted
