@@ -16,6 +16,7 @@ second route that shares no code with it: other coordinates, extended precision,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,8 +70,7 @@ def overshoot(q: float, depth: int) -> float:
     >>> round(overshoot(4.0, 2), 12)
     2.0
     """
-    depth = validate.integer("depth", depth, least=2)
-    q = validate.number("q", q, sign="> 0")
+    q = validate.number("q", q)
     if q < 1:
         raise ValueError(f"q: got {q}, needs at least 1, where the critical point is the minimum")
     return brentq(lambda r: rate(r, depth) - q, 1.0, 1.0 + q, xtol=1e-15, rtol=1e-15)
@@ -94,11 +94,11 @@ def critical_orbit(overshoot: Any, depth: int, steps: int) -> list:
     [2.0, -2.0, 2.0]
     """
     depth = validate.integer("depth", depth, least=2)
-    D, E = _coefficients(_numbers("overshoot", overshoot), depth)
-    orbit, w = [], 1
+    r, orbit, w = _numbers("overshoot", overshoot), [], 1
     for k in range(validate.integer("steps", steps, least=1)):
         try:
             with np.errstate(over="ignore", invalid="ignore"):
+                D, E = _coefficients(r, depth)
                 w = w + w ** (depth - 1) * (D - E * w**depth) / depth
             finite = not isinstance(w, float | np.ndarray) or np.all(np.isfinite(w))
         except OverflowError:  # plain floats say so in powers only
@@ -117,7 +117,7 @@ def _numbers(name, value, *, least=-np.inf):
             raise ValueError(f"{name}: got {value}, {need}")
         return value
     if isinstance(value, sp.Expr):
-        if not (value.is_real and value.is_finite and (least == -np.inf or value >= least)):
+        if not (value.is_real and value.is_finite and (value >= least) is sp.true):
             raise ValueError(f"{name}: got {value}, {need}")
         return value
     array = validate.cast(name, value, validate.real(name, value, need=need), float)
@@ -207,7 +207,7 @@ def superstable(depth: int, period: int, near: float, *, digits: int = 30) -> An
         else:
             raise RuntimeError(f"no superstable cycle of period {period} near overshoot {near}")
         orbit = critical_orbit(r, depth, period)
-        if any(abs(w - 1) < mpmath.mpf(10) ** (-digits // 2) for w in orbit[:-1]):
+        if any(abs(w - 1) < mpmath.sqrt(mpmath.eps) for w in orbit[:-1]):
             raise RuntimeError(f"the cycle near overshoot {near} has a period smaller than {period}")
         return r
 
@@ -220,7 +220,7 @@ def cascade(depth: int, doublings: int, *, digits: int = 30) -> list:
     Raises
     ------
     ValueError
-        If `depth` is below 2, `doublings` below 1, or `digits` below 15.
+        If `depth` is below 2 or beyond a million, `doublings` below 1, or `digits` below 15.
     RuntimeError
         As `superstable`.
 
@@ -230,10 +230,11 @@ def cascade(depth: int, doublings: int, *, digits: int = 30) -> list:
     ['1.0', '2.242641', '2.525979']
     """
     doublings = validate.integer("doublings", doublings, least=1)
-    depth, digits = validate.integer("depth", depth, least=2), validate.integer("digits", digits, least=15)
+    depth = validate.integer("depth", depth, least=2, most=1_000_000)
+    digits = validate.integer("digits", digits, least=15)
     with mpmath.workdps(digits):
         limit = zero_hit(depth)
-        second = brentq(lambda r: critical_orbit(r, depth, 2)[-1] - 1, 1 + 1e-6, limit)
+        second = brentq(lambda r: critical_orbit(r, depth, 2)[-1] - 1, 1 + 0.01 / depth, limit)
         roots = [mpmath.mpf(1), superstable(depth, 2, second, digits=digits)]
         ratio = 4.4
         for n in range(2, doublings + 1):
@@ -302,7 +303,7 @@ def _outer_root(depth, multiple):
         return r ** (depth - 2) * (E * r**depth - D) - multiple * depth
 
     # at r = 1 + s/L the left side grows like exp(2s) (1 + s), so that a root has s below log L + 4
-    return brentq(excess, 1.0, min(3.0, 1 + (4 + np.log(depth)) / depth), xtol=1e-15, rtol=1e-15)
+    return brentq(excess, 1.0, 1 + (4 + np.log(depth)) / depth, xtol=1e-15, rtol=1e-15)
 
 
 def _outer_odd(depth):
@@ -347,7 +348,7 @@ def landmarks(depth: int) -> Landmarks:
     Raises
     ------
     ValueError
-        If `depth` is below 2.
+        If `depth` is below 2 or beyond 10 000.
 
     Examples
     --------
@@ -355,16 +356,16 @@ def landmarks(depth: int) -> Landmarks:
     >>> round(m.sign_change - (3 * 3**0.5 - 2), 9), round(m.divergence, 9)
     (0.0, 4.0)
     """
-    depth = validate.integer("depth", depth, least=2)
+    depth = validate.integer("depth", depth, least=2, most=10_000)
     zero = zero_hit(depth)
-    second = brentq(lambda r: critical_orbit(r, depth, 2)[-1] - 1, 1 + 1e-6, zero)
+    second = brentq(lambda r: critical_orbit(r, depth, 2)[-1] - 1, 1 + 0.01 / depth, zero)
 
     def merging(r):
         D, E = _coefficients(r, depth)
         return critical_orbit(r, depth, 3)[-1] - (D / E) ** (1 / depth)
 
-    merge = brentq(merging, second, zero - 1e-9, xtol=1e-15)
-    three = brentq(lambda r: critical_orbit(r, depth, 3)[-1] - 1, merge, zero - 1e-9, xtol=1e-15)
+    merge = brentq(merging, second, zero, xtol=1e-15)
+    three = brentq(lambda r: critical_orbit(r, depth, 3)[-1] - 1, merge, zero, xtol=1e-15)
     outer = _outer_root(depth, 2) if depth % 2 == 0 else _outer_odd(depth)
     born, doubled, end = _window(depth, three, 3)
     numbers = {"band_merging": merge, "period_three_superstable": three, "sign_change": zero, "divergence": outer}
@@ -389,9 +390,9 @@ def _window(depth, r, period):
         return equations
 
     def solve(multiplier, guess):
-        found, _, flag, message = fsolve(condition(multiplier), guess, xtol=1e-13, full_output=True)
-        # the residual says whether the last digits that the tolerance asks for matter
-        if flag != 1 and np.abs(condition(multiplier)(found)).max() > 1e-10:
+        found, _, _, message = fsolve(condition(multiplier), guess, xtol=1e-13, full_output=True)
+        # MINPACK may fail for the last digits that the tolerance asks for; the residual says whether they matter
+        if np.abs(condition(multiplier)(found)).max() > 1e-10:
             raise RuntimeError(f"depth {depth}: no cycle of period {period} with multiplier {multiplier}: {message}")
         return found[1]
 
@@ -420,7 +421,8 @@ def _iterate(u, q, depth, times):
     return u, slope
 
 
-def _second_slope(c, q, depth, period, h=1e-5):
+def _second_slope(c, q, depth, period):
+    h = 1e-5 / depth  # the map bends over a distance of one over the depth
     return (_iterate(c + h, q, depth, period)[1] - _iterate(c - h, q, depth, period)[1]) / (2 * h)
 
 
@@ -487,20 +489,21 @@ def scan(depth: int, q: ArrayLike, *, steps: int = 3000, keep: int = 200, start:
         raise ValueError(f"keep, start: got {keep}, {start}, needs keep <= steps = {steps} and 0 < start < {FAR}")
     u, gone = np.full(q.shape, float(start)), np.zeros(q.shape, bool)
     sums, orbits, counted = np.zeros((2,) + q.shape), np.empty(q.shape + (keep,)), 0
-    for t in range(steps):
-        low = np.prod([u] * (depth - 2), axis=0) if depth > 2 else 1.0
-        top = low * u * u
-        growth = 1 + q / depth * (1 - top) * low
-        if t >= steps // 3:
-            slope = 1 + q / depth * low * (depth - 1 - (2 * depth - 1) * top)
-            sums += np.log(np.maximum(np.abs([slope, 2 - growth]), 1e-300))
-            counted += 1
-        u = growth * u
-        gone |= np.abs(u) > FAR
-        u[gone] = FAR
-        if t >= steps - keep:
-            orbits[:, t - steps + keep] = np.where(gone, np.inf, u)
-    captured = (depth % 2 == 1) & (u < 0) & (q / depth * (1 + np.abs(u) ** depth) * np.abs(u) ** (depth - 2) < 1)
+    with np.errstate(over="ignore"):  # powers of up to 3 in deep networks
+        for t in range(steps):
+            low = math.prod([u] * (depth - 2))
+            top = low * u * u
+            growth = 1 + q / depth * (1 - top) * low
+            if t >= steps // 3:
+                slope = 1 + q / depth * low * (depth - 1 - (2 * depth - 1) * top)
+                sums += np.log(np.maximum(np.abs([slope, 2 - growth]), 1e-300))
+                counted += 1
+            u = growth * u
+            gone |= np.abs(u) > FAR
+            u[gone] = FAR
+            if t >= steps - keep:
+                orbits[:, t - steps + keep] = np.where(gone, np.inf, u)
+        captured = (depth % 2 == 1) & (u < 0) & (q / depth * (1 + np.abs(u) ** depth) * np.abs(u) ** (depth - 2) < 1)
     fate = np.where(gone, "diverged", np.where(captured, "saddle", "bounded"))
     lyapunov, balance = np.where(gone, np.inf, sums / counted)
     return Scan(q=q, orbits=orbits, lyapunov=lyapunov, balance=balance, fate=fate)
@@ -640,7 +643,7 @@ def _pair_step(u, q, ratio, depth):
     v = power[:, depth - 1 - layer] * b**layer
     A = v[:, :, None] * v[:, None, :]
     N = np.zeros_like(A)
-    for i in range(1, depth):
+    for i in range(depth):
         for k in range(i):
             N[:, i, depth - 1 - k] = power[:, depth - 1 - i + k] * b ** (i - 1 - k)
     N *= (power[:, depth] - 1)[:, None, None]
@@ -737,9 +740,9 @@ def pair_limit(depth: int, q: float, orbit: np.ndarray) -> float:
         raise ValueError(f"orbit: got {validate.short(orbit)}, needs layer values in units of the minimum, at most {FAR}")
 
     def excess(ratio):
-        blocks = _pair_step(orbit, rates, ratio, depth)
-        total = blocks[:, 0]
         with np.errstate(over="ignore", invalid="ignore"):
+            blocks = _pair_step(orbit, rates, ratio, depth)
+            total = blocks[:, 0]
             for i in range(1, orbit.size):
                 total = blocks[:, i] @ total
         validate.representable("q, orbit", (q, orbit), total)
@@ -793,8 +796,8 @@ def network_scan(
     run = descent.descend(W, M, rates, steps, keep=keep, observe=watch)
     product = run.observed["product"]
     modes = np.diagonal(product, axis1=-2, axis2=-1)
-    off = np.where(np.isfinite(product), product, 0.0) * (1 - np.eye(M.shape[0]))
-    rotation = np.where(run.diverged, np.inf, np.abs(off).max(axis=(1, 2, 3)))
+    off = np.where(np.eye(len(M), dtype=bool), 0.0, np.abs(product))
+    rotation = np.where(run.diverged, np.inf, off.max(axis=(1, 2, 3)))
     return {
         "singular_values": run.singular_values,
         "modes": modes,

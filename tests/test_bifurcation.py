@@ -46,6 +46,21 @@ def test_critical_orbit_in_exact_numbers():
     assert sp.simplify(bifurcation.critical_orbit(sp.sqrt(3), 2, 2)[1]) == 0
 
 
+@pytest.mark.parametrize(
+    ("depth", "q"), [(2, 3.0), (3, 1.3), (5, 20.0), (8, 20.0), (50, 20.0), (1000, 1.01), (1000, 1.3)]
+)
+def test_overshoot_against_a_root_in_thirty_digits(depth, q):
+    with mpmath.workdps(30):
+        power = 1 - mpmath.mpf(2) / depth
+
+        def excess(r):
+            D, E = (2 * depth - 1) * r - 2 * (depth - 1), (depth - 1) * r - (depth - 2)
+            return D * (D / E) ** power - q
+
+        expected = float(mpmath.findroot(excess, 1 + mpmath.mpf(q - 1) / (2 * depth)))
+    assert bifurcation.overshoot(q, depth) == pytest.approx(expected, rel=1e-15, abs=0)  # a few roundings
+
+
 # -- superstable cycles -----------------------------------------------------------------------------------------------
 def test_superstable_two_cycle_of_two_layers_is_three_root_two_minus_two():
     assert float(bifurcation.cascade(2, 1)[1] - (3 * mpmath.sqrt(2) - 2)) == pytest.approx(0, abs=1e-15)
@@ -55,6 +70,26 @@ def test_superstable_two_cycle_of_two_layers_is_three_root_two_minus_two():
 def test_cascade_against_the_explicit_two_cycle_branch(depth):
     q = float(bifurcation.cascade(depth, 1)[1])
     assert abs(scalar.two_cycle(1.0, depth, q / depth).multiplier) < 1e-7
+
+
+def test_the_cascade_of_a_million_layers_tends_to_that_of_the_limit():
+    """With w = exp(y / L) the map is y -> y + q e^y (1 - e^y), in units of the minimum, as the depth grows."""
+
+    def images(y, q, times):
+        for _ in range(times):
+            y = y + q * mpmath.exp(y) * (1 - mpmath.exp(y))
+        return y
+
+    def gap(q, times):
+        # zero of the slope 1 + q e^y - 2 q e^2y
+        c = mpmath.log((q + mpmath.sqrt(q * q + 8 * q)) / (4 * q))
+        return images(c, q, times) - c
+
+    with mpmath.workdps(30):
+        found = bifurcation.cascade(10**6, 2)
+        for q, period in zip(found[1:], (2, 4)):
+            limit = mpmath.findroot(lambda x, n=period: gap(x, n), (q, q * (1 + mpmath.mpf(10) ** -9)))
+            assert abs(q / limit - 1) < 1e-6  # of the order of one over the depth
 
 
 @pytest.mark.parametrize("depth", (2, 5))
@@ -82,6 +117,36 @@ def test_superstable_refuses_a_cycle_of_smaller_period():
         bifurcation.superstable(2, 4, 2**0.5)
 
 
+def test_the_fixed_point_is_the_first_superstable_cycle_and_none_of_two():
+    """At the overshoot 1 the critical point is the minimum: the least guess that is allowed."""
+    assert bifurcation.superstable(3, 1, 1) == bifurcation.superstable(3, 1, mpmath.mpf(1)) == 1
+    for near in (1, 1.02):
+        with pytest.raises(RuntimeError, match="smaller than 2$"):
+            bifurcation.superstable(3, 2, near)
+
+
+def test_a_smaller_period_is_told_from_a_close_return():
+    """In fifteen digits, by half of them: roundings grow along a cycle, and a long cycle comes back close."""
+    near = [bifurcation.overshoot(float(q), 2) for q in bifurcation.cascade(2, 5, digits=15)[-2:]]
+    with mpmath.workdps(15):
+        half = bifurcation.superstable(2, 32, near[-1], digits=15)
+        assert abs(bifurcation.critical_orbit(half, 2, 32)[-1] - 1) > 1e-15  # closed but for roundings
+    with pytest.raises(RuntimeError, match="smaller than 64$"):
+        bifurcation.superstable(2, 64, half, digits=15)
+
+
+def test_newtons_method_ends_below_the_documented_move(monkeypatch):
+    """Of moves of 1 and 1 - 1e-6 times 10^(4 - digits) the second is the last."""
+    with mpmath.workdps(20):
+        bound = mpmath.mpf(10) ** -16
+        almost = bound * (1 - mpmath.mpf(10) ** -6)
+        for digits, moves in ((20, [0.01, bound, almost]), (21, [0.01, 0.3 * bound, 0.09 * bound])):
+            made = iter(moves)
+            monkeypatch.setattr(bifurcation, "_return", lambda *_, made=made: (next(made), 1))
+            bifurcation.superstable(3, 1, 1.5, digits=digits)
+            assert not list(made)
+
+
 # -- landmarks --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_landmarks_against_scalar_window_and_in_order(depth):
@@ -92,6 +157,57 @@ def test_landmarks_against_scalar_window_and_in_order(depth):
     assert float(bifurcation.accumulation(rates)) == pytest.approx(w.chaos, abs=1e-8)
     order = [w.chaos, m.band_merging, m.period_three, m.period_three_superstable, m.period_six, m.period_three_end]
     assert np.all(np.diff([*order, m.sign_change, m.divergence]) > 0)
+
+
+@pytest.mark.parametrize(("depth", "rel"), [(2, 1e-14), (3, 1e-14), (4, 1e-14), (7, 1e-14), (10_000, 2e-11)])
+def test_landmarks_against_roots_in_thirty_digits(depth, rel):
+    """In units of the minimum, with the critical point as the zero of the slope: no polynomial in the overshoot.
+
+    Roundings, which a power multiplies by the depth.
+    """
+    m = bifurcation.landmarks(depth)
+
+    def image(u, q, times):
+        slope = mpmath.mpf(1)
+        for _ in range(times):
+            slope *= 1 + q / depth * ((depth - 1) * u ** (depth - 2) - (2 * depth - 1) * u ** (2 * depth - 2))
+            u = u + q / depth * (1 - u**depth) * u ** (depth - 1)
+        return u, slope
+
+    def critical(q):
+        return mpmath.findroot(lambda u: image(u, q, 1)[1], (0.9 ** (1 / depth), 0.6 ** (1 / depth)))
+
+    def at(times, q):
+        return image(critical(q), q, times)[0]
+
+    with mpmath.workdps(30):
+        one = {
+            "band_merging": lambda q: at(3, q) - 1,
+            "period_three_superstable": lambda q: at(3, q) - critical(q),
+            "sign_change": lambda q: at(2, q),
+            "divergence": lambda q: at(3, q) - at(1, q),
+        }
+        near = {name: (getattr(m, name), getattr(m, name) * (1 + 1e-9)) for name in one}
+        roots = {name: mpmath.findroot(equation, near[name]) for name, equation in one.items()}
+        for name, multiplier in (("period_three", 1), ("period_six", -1)):
+            cycle = lambda u, q, x=multiplier: [a - b for a, b in zip(image(u, q, 3), (u, x))]
+            q = mpmath.mpf(getattr(m, name))
+            roots[name] = mpmath.findroot(cycle, (critical(q), q))[1]
+        q = mpmath.mpf(m.period_three_end)
+        meeting = lambda u, q: (image(u, q, 3)[0] - u, at(6, q) - u)  # the sixth image of c is on a three-cycle
+        u, roots["period_three_end"] = mpmath.findroot(meeting, (at(6, q), q))
+        assert image(u, q, 3)[1] > 1 and abs(u - 1) * depth > 1e-3  # an unstable one, and not rest
+        for name, root in roots.items():
+            assert getattr(m, name) == pytest.approx(float(root), rel=rel, abs=0)
+
+
+@pytest.mark.parametrize("depth", (2, 3, 30, 2000))
+def test_the_hit_of_zero_against_a_root_in_thirty_digits(depth):
+    found = bifurcation.zero_hit(depth)
+    with mpmath.workdps(30):
+        bracket = lambda r, L=depth: (L - 1) * r ** (L + 1) - (L - 2) * r**L - (2 * L - 1) * r + 2 * (L - 1)
+        expected = mpmath.findroot(lambda r: r ** (depth - 2) * bracket(r) - depth, (found, found * (1 + 1e-9)))
+        assert expected > 1 and found == pytest.approx(float(expected), rel=1e-15, abs=0)
 
 
 @pytest.mark.parametrize("depth", (2, 3, 6))
@@ -347,7 +463,12 @@ def test_bad_input_names_the_argument(call, word):
         ),
         (lambda: bifurcation.critical_orbit(np.array([1.5, 50.0]), 4, 30), "^overshoot, depth: got"),
         (lambda: bifurcation.critical_orbit(1.5, 2, 0), "^steps: got 0, needs an integer >= 1"),
+        (lambda: bifurcation.critical_orbit(np.array([1.5, 1.7e308]), 3, 1), "^overshoot, depth: got .* at step 1$"),
         (lambda: bifurcation.rate(0.9, 2), "^overshoot: got 0.9"),
+        (lambda: bifurcation.rate(np.nan, 2), "^overshoot: got .*, needs finite real numbers >= 1$"),
+        (lambda: bifurcation.rate("a", 2), "^overshoot: got 'a', needs finite real numbers >= 1$"),
+        (lambda: bifurcation.rate(sp.Symbol("x", real=True), 2), "^overshoot: got x, needs finite real numbers >= 1$"),
+        (lambda: bifurcation.overshoot(-1.0, 2), "^q: got -1.0, needs at least 1, where"),
         (lambda: bifurcation.rate(1.5, 1), "^depth: got 1, needs an integer >= 2"),
         (lambda: bifurcation.superstable(2, 2, near=0.5), "^near: got 0.5, needs at least 1"),
         (lambda: bifurcation.superstable(2, 0, near=1.5), "^period: got 0, needs an integer >= 1"),
@@ -358,6 +479,7 @@ def test_bad_input_names_the_argument(call, word):
         (lambda: bifurcation.scan(2, [[2.1]]), r"^q: got shape \(1, 1\), needs one number or a list"),
         (lambda: bifurcation.scan(2, [2.1], steps=2), "^steps: got 2, needs an integer >= 3"),
         (lambda: bifurcation.scan(2, [2.1], steps=10, keep=11), "^keep, start: got 11"),
+        (lambda: bifurcation.scan(2, [2.1], keep=0), "^keep: got 0, needs an integer >= 1$"),
         (lambda: bifurcation.scan(2, [2.1], start=3.0), "^keep, start: got .* 0 < start < 3.0"),
         (lambda: bifurcation.scan(2, [2.1], start=0.0), "^start: got 0.0"),
         (lambda: bifurcation.scan(1, [2.1]), "^depth: got 1, needs an integer from 2 to 10000"),
@@ -369,6 +491,11 @@ def test_bad_input_names_the_argument(call, word):
         (lambda: bifurcation.period(np.ones((1, 32)), tolerance=0.0), "^tolerance: got 0.0"),
         (lambda: bifurcation.period(np.ones((1, 32)), longest=0), "^longest: got 0, needs an integer >= 1"),
         (lambda: bifurcation.pair_limit(2, 2.5, [3.1]), "^orbit: got .* at most 3.0"),
+        (lambda: bifurcation.pair_limit(2, 2.5, [1.0, 3.1]), "^orbit: got .* at most 3.0"),
+        (lambda: bifurcation.pair_limit(2, 0.1, [3.0]), "^orbit: got .*, which at q = 0.1 no ratio"),
+        (lambda: bifurcation.pair_limit(330, 2.5, [3.0]), "^q, orbit: got .*, needs numbers whose result is within"),
+        # survives up to the ratio 1, between the last that is tried and its mirror image
+        (lambda: bifurcation.pair_limit(2, 2 + 1e-6, [1.0]), "^orbit: got .*, which at q = 2.000001 no ratio"),
         (lambda: bifurcation.pair_limit(2, 2.5, [[1.0]]), r"^orbit: got shape \(1, 1\), needs a row"),
         (lambda: bifurcation.pair_limit(2, 2.5, []), r"^orbit: got shape \(0,\), needs a row"),
         (lambda: bifurcation.pair_limit(2, 0.0, [1.0]), "^q: got 0.0"),
@@ -386,6 +513,11 @@ def test_periods_by_hand():
     assert bifurcation.period(np.array(orbits)).tolist() == [2, 1, 16, 4]  # relative to the size, 1e-6
     assert bifurcation.period(1e9 * np.array(orbits)).tolist() == [2, 1, 16, 4]
     assert bifurcation.period(np.array(orbits), tolerance=1e-3, longest=2).tolist() == [1, 1, 0, 2]
+    # a swing of 5e-4 on top of a cycle from 1 to 1000: a millionth of the largest value, not of the least
+    assert bifurcation.period(np.resize([1.0, 1000.0, 1.0, 1000.0005], (1, 32)), longest=4).tolist() == [2]
+    # "at most": nothing moves at zero, and a drift of a thousandth of the swing
+    assert bifurcation.period(np.zeros((1, 32))).tolist() == [1]
+    assert bifurcation.period([[0.0, 1.0, 0.001, 1.0]], longest=2, tolerance=0.01).tolist() == [2]
     bad = np.ones((2, 32))
     bad[0, 5] = np.inf
     assert bifurcation.period(bad).tolist() == [0, 1] and bifurcation.period(np.ones((1, 32), int)).tolist() == [1]
@@ -501,6 +633,43 @@ def test_fates_are_those_of_the_loop(depth):
     assert (("saddle", True) in seen) == (depth % 2 == 1)
 
 
+@pytest.mark.parametrize("depth", (3, 5, 7))
+def test_the_saddle_captures_from_below_just_where_the_next_state_is_below_zero_too(depth):
+    """From -v the next state is -v (1 - q/L (1 + v^L) v^(L-2)); once smaller than v and below zero it stays so."""
+    q = 6.5
+    factor = lambda v: 1 - q / depth * (1 + v**depth) * v ** (depth - 2)
+    edge = brentq(factor, 0.1, 1.5)
+    assert edge**depth > 0.05  # where the two powers differ
+    for v, fate in ((0.5 * edge, "saddle"), (edge * (1 - 1e-6), "saddle"), (edge * (1 + 1e-6), "bounded")):
+        after = lambda start, v=v: loop(depth, q, start, 3)[0][-1] + v
+        starts = np.linspace(0.7, 1.1, 401)
+        ends = np.array([after(x) for x in starts])
+        k = np.flatnonzero((ends[:-1] * ends[1:] < 0) & (np.abs(ends[:-1] - ends[1:]) < 0.5))[0]
+        found = bifurcation.scan(depth, [q], steps=3, keep=1, start=brentq(after, *starts[k : k + 2], xtol=1e-15))
+        assert found.orbits[0, 0] == pytest.approx(-v, rel=1e-9, abs=0) and found.fate.tolist() == [fate]
+        states = loop(depth, q, found.orbits[0, 0], 2000)[0]
+        captured = np.all(states < 0) and np.all(np.diff(states) >= 0) and states[-1] > -0.3
+        assert captured == (fate == "saddle") and (states[1] > 0) == (fate == "bounded")
+
+
+@pytest.mark.parametrize("depth", (1000, 1001))
+def test_a_deep_network_whose_powers_overflow_has_diverged(depth):
+    """At 2.9 units the step is -inf, which is told without a warning."""
+    found = bifurcation.scan(depth, [1.5], steps=3, keep=3, start=2.9)
+    assert found.orbits.tolist() == [[np.inf] * 3] and found.fate.tolist() == ["diverged"]
+
+
+def test_a_state_of_three_units_and_one_at_rest_in_the_saddle_are_bounded():
+    """What is "beyond 3", and "below zero", to the last digit."""
+    step = lambda u, q, depth: loop(depth, q, u, 1)[0][1]
+    assert step(0.5, 40 / 3, 2) == 3.0
+    found = bifurcation.scan(2, [40 / 3], steps=3, keep=3, start=0.5)
+    assert found.orbits.tolist() == [[3.0, np.inf, np.inf]] and found.fate.tolist() == ["diverged"]
+    assert step(2.0, 3 / 14, 3) == 0.0
+    found = bifurcation.scan(3, [3 / 14], steps=3, keep=3, start=2.0)
+    assert found.orbits.tolist() == [[0.0, 0.0, 0.0]] and found.fate.tolist() == ["bounded"]
+
+
 def test_an_exponent_at_a_flat_point_is_the_logarithm_of_the_least_slope():
     """At rest at q = 1 the slope is 1 - q = 0, whose logarithm is cut at that of 1e-300."""
     found = bifurcation.scan(2, [1.0], steps=3, keep=1, start=1.0)
@@ -552,13 +721,13 @@ def test_pair_limit_of_a_cycle_of_three():
 
 def test_a_scan_of_the_network_is_its_runs():
     rng = np.random.default_rng(3)
-    left, right = (np.linalg.qr(rng.standard_normal((2, 2)))[0] for _ in range(2))
-    M = left @ np.diag([2.0, 1.0]) @ right.T
-    W = 0.3 * rng.standard_normal((3, 2, 2))
+    left, right = (np.linalg.qr(rng.standard_normal((3, 3)))[0] for _ in range(2))
+    M = left @ np.diag([2.0, 1.0, 0.5]) @ right.T
+    W = 0.3 * rng.standard_normal((3, 3, 3))
     rates, steps, keep = [0.05, 0.2, 9.0], 6, 2
     found = bifurcation.network_scan(W, M, rates, steps, keep)
     named = bifurcation.network_scan(W, M, rates, steps, keep, basis=(left, right))
-    assert found["modes"].shape == found["singular_values"].shape == (3, 2, 2) and found["sharpness"].shape == (3, 2)
+    assert found["modes"].shape == found["singular_values"].shape == (3, 2, 3) and found["sharpness"].shape == (3, 2)
     for i, rate in enumerate(rates[:2]):
         w, states = W, []
         for _ in range(steps):
@@ -571,7 +740,7 @@ def test_a_scan_of_the_network_is_its_runs():
             np.testing.assert_allclose(named["singular_values"][i, k], np.linalg.svd(P)[1], rtol=1e-11)
             top = np.linalg.eigvalsh(hessian.dense(w, M))[-1]
             assert named["sharpness"][i, k] == pytest.approx(top, rel=1e-6, abs=0)
-        off = [abs(left.T @ network.product(w) @ right) * (1 - np.eye(2)) for w in states[-keep:]]
+        off = [abs(left.T @ network.product(w) @ right) * (1 - np.eye(3)) for w in states[-keep:]]
         assert named["rotation"][i] == pytest.approx(np.max(off), rel=1e-10, abs=0)
         assert found["rotation"][i] == pytest.approx(np.max(off), rel=1e-10, abs=0)
     assert found["diverged_at"][:2].tolist() == [-1, -1] and 0 < found["diverged_at"][2] <= steps
@@ -582,13 +751,27 @@ def test_a_scan_of_the_network_is_its_runs():
     assert np.array_equal(
         bifurcation.network_scan(W, M, [0.05], steps, 1, basis=[left, right])["modes"], named["modes"][:1, 1:]
     )
-    with pytest.raises(ValueError, match="^keep: got 0, needs an integer >= 1$"):
-        bifurcation.network_scan(W, M, rates, steps, 0)
+    for bad in (0, None):
+        with pytest.raises(ValueError, match=f"^keep: got {bad}, needs an integer >= 1$"):
+            bifurcation.network_scan(W, M, rates, steps, bad)
     with pytest.raises(ValueError, match="^W: got a torch tensor, needs a NumPy array$"):
         bifurcation.network_scan(torch.tensor(W), torch.tensor(M), rates, steps, keep)
     for bad in ([], [[0.1]]):
         with pytest.raises(ValueError, match="^learning_rates: got shape"):
             bifurcation.network_scan(W, M, bad, steps, keep)
+
+
+def test_the_columns_of_a_basis_are_orthogonal_to_a_millionth():
+    W, M, I = np.full((2, 2, 2), 0.5), np.eye(2), np.eye(2)
+    turn = np.array([[1.0, 1.0], [-1.0, 1.0]]) / 2**0.5
+    longer = (np.array([[1 + 0.75e-6, 0.0], [0.0, 1.0]])) @ turn  # rows to 1.5e-6, columns to half of that
+    slanted = np.array([[1.0, 1e-6], [0.0, 1.0]])  # just as much as is allowed
+    for side in (longer, slanted):
+        bifurcation.network_scan(W, M, [0.1], 1, 1, basis=(side, I))
+        bifurcation.network_scan(W, M, [0.1], 1, 1, basis=(I, side))
+    for side in (longer.T, slanted * [1.0, 2.0]):
+        with pytest.raises(ValueError, match="^basis: got a matrix of shape"):
+            bifurcation.network_scan(W, M, [0.1], 1, 1, basis=(I, side))
 
 
 # -- numbers of SymPy and mpmath, digits, and limits ------------------------------------------------------------------
@@ -667,9 +850,8 @@ def test_depths_at_the_ends():
         lambda depth: bifurcation.overshoot(2.5, depth),
         lambda depth: bifurcation.critical_orbit(1.5, depth, 1),
         lambda depth: bifurcation.superstable(depth, 2, 1.4),
-        lambda depth: bifurcation.cascade(depth, 1),
+        lambda depth: bifurcation.superstable(depth, 2, 1e300),  # from there one layer leads to zero, and its inverse
         bifurcation.zero_hit,
-        bifurcation.landmarks,
     )
     for call in calls:
         with pytest.raises(ValueError, match="^depth: got 1, needs an integer >= 2$"):
@@ -682,9 +864,13 @@ def test_depths_at_the_ends():
         for depth in (1, 1001):
             with pytest.raises(ValueError, match=f"^depth: got {depth}, needs an integer from 2 to 1000$"):
                 call(depth)
+    for depth in (1, 1_000_001):
+        with pytest.raises(ValueError, match=f"^depth: got {depth}, needs an integer from 2 to 1000000$"):
+            bifurcation.cascade(depth, 1)
     for depth in (1, 10_001):
-        with pytest.raises(ValueError, match=f"^depth: got {depth}, needs an integer from 2 to 10000$"):
-            bifurcation.scan(depth, [1.5])
+        for call in (lambda depth: bifurcation.scan(depth, [1.5]), bifurcation.landmarks):
+            with pytest.raises(ValueError, match=f"^depth: got {depth}, needs an integer from 2 to 10000$"):
+                call(depth)
     assert bifurcation.scan(10_000, [1.5], steps=3, keep=1).fate.tolist() == ["bounded"]
     for count in ({"steps": 0}, {"transient": -1}, {"seed": -1}):
         name, value = next(iter(count.items()))
@@ -717,20 +903,22 @@ def test_ladders_of_rates():
             bifurcation.accumulation(bad)
 
 
-def test_a_window_that_is_not_found_is_an_error(monkeypatch):
-    """What MINPACK calls a failure is one only where the equations are not solved to 1e-10."""
+@pytest.mark.parametrize("flag", (1, 5))
+def test_a_window_that_is_not_found_is_an_error(flag, monkeypatch):
+    """Whatever MINPACK says, both equations are to be solved to 1e-10."""
     expected, solve = bifurcation.landmarks(2), bifurcation.fsolve
 
     def failing(shift):
         def found(*arguments, **options):
             x, info, _, _ = solve(*arguments, **options)
-            return x + shift, info, 5, "slow progress"
+            return x + shift, info, flag, "slow progress"
 
         return found
 
     monkeypatch.setattr(bifurcation, "fsolve", failing(0.0))
     assert bifurcation.landmarks(2) == expected
-    for shift in (1e-8, 0.1):
+    # at the birth of a cycle the slope is one: a state beside it moves by the square of its distance
+    for shift in (1e-8, 0.1, np.array([1e-8, 0.0])):
         monkeypatch.setattr(bifurcation, "fsolve", failing(shift))
         with pytest.raises(RuntimeError, match="^depth 2: no cycle of period 3 with multiplier 1.0: slow progress$"):
             bifurcation.landmarks(2)
