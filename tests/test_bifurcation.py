@@ -201,6 +201,21 @@ def test_landmarks_against_roots_in_thirty_digits(depth, rel):
             assert getattr(m, name) == pytest.approx(float(root), rel=rel, abs=0)
 
 
+@pytest.mark.parametrize("depth", (2, 3, 10_000))
+def test_the_derivatives_for_the_guesses_of_a_window(depth):
+    """Of one step: the second derivative in u, and how the image of the critical point moves away from it with q."""
+    with mpmath.workdps(30):
+        q = mpmath.mpf(2.9)
+        image = lambda u, q: u + q / depth * (1 - u**depth) * u ** (depth - 1)
+        slope = lambda u: 1 + q / depth * ((depth - 1) * u ** (depth - 2) - (2 * depth - 1) * u ** (2 * depth - 2))
+        c = mpmath.findroot(slope, (0.9 ** (mpmath.mpf(1) / depth), 0.6 ** (mpmath.mpf(1) / depth)))
+        bend = mpmath.diff(slope, c, h=mpmath.mpf(10) ** -12)
+        # c(q) moves by minus the derivative of the slope in q, which is (slope - 1)/q = -1/q, over that in u
+        drift = (image(c, 1) - c) - 1 / (q * bend)
+    assert bifurcation._second_slope(float(c), 2.9, depth, 1) == pytest.approx(float(bend), rel=1e-6, abs=0)
+    assert bifurcation._drift(2.9, depth, 1) == pytest.approx(float(drift), rel=1e-5, abs=0)
+
+
 @pytest.mark.parametrize("depth", (2, 3, 30, 2000))
 def test_the_hit_of_zero_against_a_root_in_thirty_digits(depth):
     found = bifurcation.zero_hit(depth)
