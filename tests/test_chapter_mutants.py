@@ -1,6 +1,7 @@
 """The harness that mutates the chapters' claims: a sound check kills, one that cannot fail is reported."""
 
 import ast
+import json
 import sys
 
 import pytest
@@ -118,3 +119,13 @@ def test_every_reason_is_given_in_words_for_a_cell_that_is_there():
         assert set(reasons) <= cells, name
         for cell, told in reasons.items():
             assert told and all(isinstance(why, str) and len(why.split()) >= 4 for why in told.values()), (name, cell)
+
+
+def test_the_scores_are_of_every_chapter_and_its_check_cells():
+    scores = json.loads(chapters.SCORES.read_text(encoding="utf8"))
+    paths = {path.stem: path for path in (ROOT / "chapters").glob("*.md") if chapters.is_notebook(path)}
+    assert set(scores) == set(paths)
+    for name, row in scores.items():
+        assert row["complaints"] == 0 and row["survived"] == row["explained"], name
+        assert row["check cells"] == sum(cell.is_check for cell in chapters.read(paths[name])), name
+        assert row["mutants"] == row["killed"] + row["by error"] + row["survived"], name
