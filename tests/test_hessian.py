@@ -1,5 +1,7 @@
 """The dense Hessian against torch and finite differences; the sharpness against LAPACK, with multiplicities."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -197,6 +199,7 @@ BAD = [
     (lambda: hessian.sharpness(np.full((3, 6, 6), 1e120), np.eye(6)), "W: got entries so large"),
     (lambda: hessian.dense(torch.zeros((3, 2, 2)), torch.eye(2)), "W: got a torch tensor"),
     (lambda: hessian.dense(np.zeros((3, 2, 2)), None), "M: got None"),
+    (lambda: hessian.spectrum_at_minimum([1.0], depth=2, width=0, scale=1.0), "width: got 0"),
 ]
 
 
@@ -299,7 +302,7 @@ def test_each_iteration_arrives_by_itself_and_in_time(size, smallest, k, monkeyp
     assert least <= len(calls) + 2 and len(calls) <= 1.1 * least + 2
 
 
-def given(monkeypatch, H, disturb=None):
+def operator_of(monkeypatch, H, disturb=None):
     """Let the operator be the symmetric matrices H (n, s, s); of images of vectors met before, what `disturb` makes."""
     seen = []
 
@@ -342,7 +345,7 @@ def test_pairs_of_blocks_whose_image_is_not_their_own_are_not_believed(fault, mo
             image[:, 0] += size / np.sqrt(108)
         return image
 
-    given(monkeypatch, H, disturb)
+    operator_of(monkeypatch, H, disturb)
     found = hessian._block_krylov(np.zeros((2, 3, 6, 6)), np.eye(6), 2, 1.0, 1e-10)
     if fault:
         assert isinstance(found, str)  # the matrix is small: LAPACK has the last word
@@ -354,9 +357,131 @@ def test_pairs_of_blocks_whose_image_is_not_their_own_are_not_believed(fault, mo
 def test_a_residual_is_judged_beside_the_largest_of_the_values_asked_for(sign, monkeypatch):
     """The third value is 1e-9 of the first; beside itself its residual would be asked below the rounding of a product."""
     values = sign * np.concatenate([[1.0, 0.9, 1e-9], np.linspace(-1, -0.1, 105)])
-    given(monkeypatch, np.stack([symmetric(values, seed) for seed in (0, 1)]))
+    operator_of(monkeypatch, np.stack([symmetric(values, seed) for seed in (0, 1)]))
     found = hessian._block_krylov(np.zeros((2, 3, 6, 6)), np.eye(6), 3, sign, 1e-10)
     np.testing.assert_allclose(found, [sign * values[:3]] * 2, rtol=0, atol=1e-14)
+
+
+def numbered(monkeypatch, H, disturb=None):
+    """As `operator_of`, for the recurrence of single vectors; network i is the one whose entries are i. Returns the rows asked."""
+    asked = []
+
+    def curvature(W, M):
+        which = W[:, 0, 0, 0].astype(int)
+        seen = []
+
+        def apply(V):
+            rows = V.reshape(len(which), -1)
+            image = np.vecdot(H[which], rows[:, None])
+            again = seen and np.linalg.norm(np.stack([old[0] for old in seen]) @ rows[0]) > 0.9
+            if again and disturb:
+                image = disturb(which, rows, image)
+            asked.append(len(which))
+            seen.append(rows.copy())
+            return image.reshape(V.shape)
+
+        return apply
+
+    monkeypatch.setattr(hessian, "_curvature", curvature)
+    return asked
+
+
+FAST = np.concatenate([[1.0], np.linspace(-0.1, 0.1, 107)])
+SLOW = np.linspace(-1.0, 1.0, 108)
+
+
+def marked(n):
+    """Networks of 108 parameters that are known by their number."""
+    return np.arange(float(n))[:, None, None, None] * np.ones((1, 3, 6, 6))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("slow", [1, 2])
+def test_networks_that_are_done_leave_the_batch(slow, sign, monkeypatch):
+    """Where most arrive early, these are asked no further; each is found by the recurrence itself."""
+    H = np.stack([sign * symmetric(SLOW if i < slow else FAST, i) for i in range(8)])
+    asked = numbered(monkeypatch, H)
+    found = hessian._lanczos(marked(8), np.eye(6), 1, sign, 1e-10)
+    np.testing.assert_allclose(found, np.ones((8, 1)), rtol=1e-13)  # the square of the residual bound, and rounding
+    early, late = (steps_of_blocks(H[i], 1, sign, 1e-10) for i in (7, 0))
+    assert early < late / 2
+    # a look is at most eight steps after the step at which it would have been due, and each result is looked at once
+    assert (8 - slow) * (early + 1) + slow * (late - 1) <= sum(asked) <= (8 - slow) * (early + 10) + slow * (late + 10)
+
+
+@pytest.mark.parametrize("size", [0.8e-10, 1.5e-10])
+def test_single_vectors_are_judged_each_by_its_own_residual(size, monkeypatch):
+    """Of nine networks one has an image of its result that is off by a little less, or more, than was asked for."""
+    H = np.stack([symmetric(FAST, i) for i in range(9)])
+    numbered(monkeypatch, H, lambda which, rows, image: image + size * (which == 4)[:, None] * rows)
+    found = hessian._lanczos(marked(9), np.eye(6), 1, 1.0, 1e-10)[:, 0]
+    assert np.isnan(found).tolist() == [size > 1e-10 and i == 4 for i in range(9)]
+
+
+def test_blocks_of_networks_of_two_sizes(monkeypatch):
+    """Each network's residual beside its own largest value, in as many blocks as the slower of the two needs."""
+    easy = np.concatenate([[1.0, 0.9], np.linspace(-0.1, 0.1, 106)])
+    H = np.stack([symmetric(easy, 0), 1e-6 * symmetric(SLOW, 1)])
+    seen = operator_of(monkeypatch, H)
+    found = hessian._block_krylov(np.zeros((2, 3, 6, 6)), np.eye(6), 2, 1.0, 1e-10)
+    # the square of the residual bound beside a gap of a fiftieth: the rounding of a product is more
+    np.testing.assert_allclose(found, [easy[:2], 1e-6 * SLOW[:-3:-1]], rtol=1e-13)
+    least = max(steps_of_blocks(h / np.abs(h).max(), 2, 1.0, 1e-10) for h in H)
+    assert least - 1 <= len(seen) <= 1.1 * least + 3
+
+
+def test_room_for_the_small_network_of_a_reduction(monkeypatch):
+    """The dense matrix of L layers of width k + 2."""
+    numbers, right = [], hessian._in_chunks
+    monkeypatch.setattr(hessian, "_in_chunks", lambda solve, n, *rest: numbers.append(n) or right(solve, n, *rest))
+    for depth, rank in ((3, 1), (4, 2)):
+        M = np.diag([2.0] * rank + [0.0] * (6 - rank))
+        hessian.spectrum_reduced(np.stack([np.eye(6)] * depth), M)
+    assert numbers == [(3 * 3**2) ** 2, (4 * 4**2) ** 2]
+
+
+def test_memory_of_a_batch_of_dense_matrices():
+    """Beside the matrices and the three factors of each entry a few slabs, whatever the length of the batch."""
+    W = np.random.default_rng(0).standard_normal((200, 2, 4, 4))
+    tracemalloc.start()
+    H = hessian.dense(W, np.eye(4))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    factors = 200 * (2 * 4) ** 2 * 8
+    assert peak <= H.nbytes + 8 * factors + 4 * hessian.SCRATCH_BYTES and factors < H.nbytes / 10
+
+
+def test_reduction_of_layers_whose_squares_underflow():
+    """Random layers are not of the form at any size; nor are they where one entry is zero."""
+    W = np.random.default_rng(0).standard_normal((2, 5, 5))
+    W[:, 0, 0] = 0
+    for size in (1.0, 1e-170):
+        with pytest.raises(ValueError, match="^W: got layers that are .* of the largest away"):
+            hessian.spectrum_reduced(size * W, np.diag([1.0, 0, 0, 0, 0]))
+
+
+def test_reduction_that_leaves_one_direction():
+    for other in (0.7, -0.4):
+        W, M = np.stack([np.diag([1.3, other])] * 3), np.diag([2.0, 0.0])
+        values, times = hessian.spectrum_reduced(W, M)
+        np.testing.assert_allclose(np.repeat(values, times), np.linalg.eigvalsh(hessian.dense(W, M))[::-1], atol=1e-13)
+
+
+def test_how_far_one_singular_value_beside_the_mode_is_from_the_form():
+    """diag(1, e, 0, 0): nothing is nearer than zero, so the distance is e, of a largest layer of norm one."""
+    for e in (1e-2, 1e-3):
+        W, M = np.stack([np.diag([1.0, e, 0, 0])] * 2), np.diag([3.0, 0, 0, 0])
+        assert hessian._reduce(W[None], M, 1.0)[2] == pytest.approx([e], rel=1e-12, abs=0)
+
+
+def test_deviations_are_relative_to_the_norm_of_the_largest_layer():
+    """Two modes that a layer mixes: its norm is that of [[3, 1], [0, 2]], not a sum of entries."""
+    inner, e = np.array([[3.0, 1.0], [0.0, 2.0]]), 1e-3
+    W = np.zeros((2, 5, 5))
+    W[:, :2, :2], W[:, 2, 2], M = inner, e, np.diag([2.0, 1.0, 0, 0, 0])
+    # e beside two zeros is farther from c (1, 1, 1) than from zero
+    found = hessian._reduce(W[None], M, 1.0)[2]
+    assert found == pytest.approx([e / np.linalg.norm(inner, 2)], rel=1e-12, abs=0)
 
 
 def test_of_two_forms_that_both_fail_the_nearer_one_is_told():
