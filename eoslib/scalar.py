@@ -452,11 +452,14 @@ def branch_parameter(q: ArrayLike, depth: int) -> np.ndarray:
         value, rise = _log_edge_ratio(t, depth)
         low, high = np.where(value < goal, t, low), np.where(value < goal, high, t)
         newton = t - (value - goal) / np.where(rise > 0, rise, 1)
-        new = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        inside = (newton > low) & (newton < high)
+        new = np.where(inside, newton, (low + high) / 2)
         move, t = np.abs(new - t), new
-        if np.all(move <= 4e-16 * t):  # two roundings; near t the moves of Newton's method square each time
+        # a move of Newton's method leaves half its square, or less; one by halving is the error itself
+        lost = move > np.where(inside, 1e-8, 4e-16) * t
+        if not np.any(lost):
             return _plain(t)
-    raise RuntimeError(f"branch_parameter: no convergence for q = {q[move > 4e-16 * t] if q.ndim else q}")
+    raise RuntimeError(f"branch_parameter: no convergence for q = {q[lost] if q.ndim else q}")
 
 
 def _reject_past_divergence(q, depth, learning_rate, what):

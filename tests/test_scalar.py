@@ -656,14 +656,26 @@ def test_more_states_than_memory_are_refused():
         scalar.orbit([0.5, 0.6], 1.0, 3, 0.1, 2**33)
 
 
-@pytest.mark.parametrize("q", [2.1, 2.5])
+@pytest.mark.parametrize("q", [2 + 1e-9, 2.001, 2.1, 2.5, 30.0])
 @pytest.mark.parametrize("depth", [2, 3, 8, 100])
 def test_the_branch_is_inverted_in_a_few_steps_of_newtons_method(monkeypatch, depth, q):
-    """Halving the bracket alone takes about fifty; nearer the edge the last digits are found by halving."""
+    """Halving the bracket alone takes about fifty; the roundings of the last digits ask for none."""
     calls, ratio = [], scalar._log_edge_ratio
     monkeypatch.setattr(scalar, "_log_edge_ratio", lambda t, depth: calls.append(t) or ratio(t, depth))
-    scalar.branch_parameter(q, depth)
-    assert len(calls) <= 8
+    t = scalar.branch_parameter(q, depth)
+    assert len(calls) <= 9
+    with mpmath.workdps(40):
+        L = mpmath.mpf(depth)
+        power = 1 - 2 / L
+
+        def log_ratio(t):
+            sinhs = mpmath.log(mpmath.sinh(t) * L / mpmath.sinh(L * t))
+            cosh = mpmath.log(mpmath.cosh((2 * L - 1) * t)) * (1 + power) - mpmath.log(mpmath.cosh((L - 1) * t)) * power
+            return sinhs + cosh - mpmath.log(mpmath.mpf(q) / 2)
+
+        exact = mpmath.findroot(log_ratio, t)
+        # a few roundings of the logarithm, halved; close to the edge that of q itself, which both have
+        assert abs(t / exact - 1) < 2e-15
 
 
 def test_the_first_zero_of_several():

@@ -372,6 +372,60 @@ def test_the_bar_fills_and_failures_are_told(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_recorded_sweep_is_silent_where_asked(tmp_path, capfd):
+    for progress in (True, False):
+        sweep.run(square, {"x": [1.0, 2.0]}, record=tmp_path / f"{progress}.npz", n_jobs=1, progress=progress)
+        out, err = capfd.readouterr()
+        assert out == "" and bool(err) == progress
+
+
+def test_of_several_failures_the_first_is_told(capsys):
+    sweep.run(lambda x: 1 / (x - x) if x > 1 else {"y": x}, {"x": [1, 2, 3]}, n_jobs=1)
+    assert "2 of 3 runs failed; the first, {'x': 2}: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_point_off_a_batch_is_done_once():
+    seen = []
+    run(lambda x: seen.append(x) or {"y": x}, {"x": [1, 2, 3]}, block=1, n_jobs=1)
+    assert seen == [1, 2, 3]
+
+
+def test_one_process_needs_no_joblib(monkeypatch):
+    monkeypatch.setattr(joblib, "Parallel", None)
+    assert run(square, {"x": [1.0, 2.0]}, n_jobs=1).arrays["square"].tolist() == [1, 4]
+    with pytest.raises(TypeError):
+        run(square, {"x": [1.0]}, n_jobs=2)
+
+
+def test_processes_are_asked_for_down_to_the_limit():
+    with joblib.parallel_config(backend="sequential"):
+        assert run(square, {"x": [3.0]}, n_jobs=-10_000).arrays["square"].tolist() == [9]
+
+
+def test_a_block_and_a_stream_hold_one_thread_each():
+    def threads(**point):
+        return {"threads": max(info["num_threads"] for info in threadpoolctl.threadpool_info())}
+
+    with threadpoolctl.threadpool_limits(2):
+        assert threads()["threads"] == 2
+        assert sweep._do(threads, {}, None, None)["0/threads"].tolist() == [1]
+        ((_, found, _),) = sweep._stream(1, {"a": threads})
+        assert found == {"threads": 1}
+        assert threads()["threads"] == 2
+
+
+def test_every_name_that_is_returned_is_a_word():
+    result = run(lambda x: {"y": x, 2: x}, {"x": [1.0]})
+    assert result.failed.all() and "needs a dict of arrays" in result.errors[0][1]
+
+
+def test_selected_axes_are_gone_from_the_sweep():
+    result = run(lambda depth, x: {"y": depth * x}, {"depth": [2, 3], "x": [0.5, 1.5]})
+    part = sweep.select(result, depth=3)
+    assert list(part.axes) == ["x"] and part.axes["x"].tolist() == [0.5, 1.5]
+    assert part.arrays["y"].tolist() == [1.5, 4.5]
+
+
 # -- interruption -----------------------------------------------------------------------------------------------------
 def parts_of(place):
     return sorted(path for path in place.glob("run.parts/*/*.npz") if ".partial" not in path.name)
@@ -473,6 +527,31 @@ def test_a_failed_run_is_tried_again(tmp_path):
     (tmp_path / "broken").unlink()
     second = run(needs_disk, {"x": [1.0, 2.0, 3.0]}, **options)
     assert second.errors == () and second.arrays["y"].tolist() == [1, 2, 3]
+
+
+def test_a_block_in_which_one_run_failed_is_done_again(tmp_path):
+    calls = []
+
+    def fails_once(x):
+        calls.append(len(x))
+        return fails_at_seven(x) if len(calls) < 6 else {"square": x**2}
+
+    options = {"batch": "x", "block": 4, "record": tmp_path / "run.npz", "n_jobs": 1}
+    first = run(fails_once, {"x": np.arange(4, 12)}, **options)
+    assert np.flatnonzero(first.failed).tolist() == [3] and len(parts_of(tmp_path)) == 1
+    second = run(fails_once, {"x": np.arange(4, 12)}, **options)
+    assert second.errors == () and second.arrays["square"].tolist() == [x * x for x in range(4, 12)]
+    assert calls[-1] == 4  # its block, whole
+
+
+def test_blocks_are_known_by_the_whole_call(monkeypatch, tmp_path):
+    told, right = [], recorded.collect
+    monkeypatch.setattr(recorded, "collect", lambda *a, **k: told.append(k["settings"]) or right(*a, **k))
+    options = {"batch": None, "block": 3, "settings": {"a": 1}, "n_jobs": 1}
+    run(square, {"x": [1.0], "y": np.float32([2])}, record=tmp_path / "run.npz", **options)
+    grid = {"x": ["<f8", [1.0]], "y": ["<f4", [2.0]]}
+    code = recorded.code_digest(inspect.getsource(square))
+    assert told == [{"grid": grid, "batch": None, "block": 3, "function": code, "settings": {"a": 1}}]
 
 
 def test_a_function_without_source_is_refused_a_record(tmp_path):
