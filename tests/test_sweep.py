@@ -419,6 +419,18 @@ def test_every_name_that_is_returned_is_a_word():
     assert result.failed.all() and "needs a dict of arrays" in result.errors[0][1]
 
 
+@pytest.mark.parametrize("grid", [{"x": [1.0], 2: [1.0]}, {"x": ["a", 1]}, {"x": [1.0, 2.0, 1.0]}, {"x": ["a", "a"]}])
+def test_a_grid_of_other_names_mixed_values_or_twins_is_refused(grid):
+    with pytest.raises(ValueError, match="^grid: got "):
+        run(lambda **point: {"y": 1.0}, grid, n_jobs=1)
+
+
+def test_half_a_seed_is_no_seed():
+    result = run(lambda seed: {"y": seed}, {"seed": [0, 1]}, n_jobs=1)
+    with pytest.raises(ValueError, match="^seed: got 0.5, needs one of the sweep's"):
+        sweep.select(result, seed=0.5)
+
+
 def test_selected_axes_are_gone_from_the_sweep():
     result = run(lambda depth, x: {"y": depth * x}, {"depth": [2, 3], "x": [0.5, 1.5]})
     part = sweep.select(result, depth=3)
@@ -542,6 +554,13 @@ def test_a_block_in_which_one_run_failed_is_done_again(tmp_path):
     second = run(fails_once, {"x": np.arange(4, 12)}, **options)
     assert second.errors == () and second.arrays["square"].tolist() == [x * x for x in range(4, 12)]
     assert calls[-1] == 4  # its block, whole
+
+
+def test_a_function_with_bound_arguments_may_be_recorded(tmp_path):
+    bound = functools.partial(functools.partial(square), y=2.0)
+    for _ in range(2):
+        result = run(bound, {"x": [1.0, 2.0]}, record=tmp_path / "run.npz", n_jobs=1)
+        assert result.arrays["sum"].tolist() == [3, 4]
 
 
 def test_blocks_are_known_by_the_whole_call(monkeypatch, tmp_path):
