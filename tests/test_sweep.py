@@ -419,7 +419,7 @@ def test_every_name_that_is_returned_is_a_word():
     assert result.failed.all() and "needs a dict of arrays" in result.errors[0][1]
 
 
-@pytest.mark.parametrize("grid", [{"x": [1.0], 2: [1.0]}, {"x": ["a", 1]}, {"x": [1.0, 2.0, 1.0]}, {"x": ["a", "a"]}])
+@pytest.mark.parametrize("grid", [{"x": [1.0], 2: [1.0]}, {"x": ["a", 1]}, {"x": []}, {"x": [1.0, 2.0, 1.0]}, {"x": ["a", "a"]}])
 def test_a_grid_of_other_names_mixed_values_or_twins_is_refused(grid):
     with pytest.raises(ValueError, match="^grid: got "):
         run(lambda **point: {"y": 1.0}, grid, n_jobs=1)
