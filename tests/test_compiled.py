@@ -109,6 +109,22 @@ def test_products_and_sums_are_fused():
     np.testing.assert_allclose(rest.read().ravel(), left, rtol=1e-15)
 
 
+@pytest.mark.skipif(not binding.get_host_cpu_features().get("fma", True), reason="this processor does not fuse")
+def test_entries_of_products_are_sums_of_fused_products():
+    """The first term is rounded, and the second added to it in one rounding."""
+    rng = np.random.default_rng(0)
+    W = rng.standard_normal((9, 2, 2, 2))
+    loop = compiled.Loop(W, np.zeros((2, 2)), np.zeros(9))
+    seen = loop.room(1)
+    loop.record(seen)
+    exact, plain = np.empty((9, 2, 2)), np.empty((9, 2, 2))
+    for run, i, j in np.ndindex(9, 2, 2):
+        (a, b), (x, y) = W[run, 1, i], W[run, 0, :, j]
+        exact[run, i, j] = float(Fraction(float(a * x)) + Fraction(float(b)) * Fraction(float(y)))
+        plain[run, i, j] = a * x + b * y
+    assert np.array_equal(seen[0].reshape(9, 2, 2), exact) and not np.array_equal(exact, plain)
+
+
 @pytest.mark.parametrize(("depth", "width", "runs"), [(1, 3, 2), (2, 5, 9), (3, 7, 17), (4, 2, 8), (2, 11, 3)])
 def test_whole_numbers_are_computed_exactly(depth, width, runs):
     """Steps from small whole numbers with the rates 1 and 2: no rounding anywhere, so the loops agree exactly."""

@@ -641,6 +641,10 @@ def test_each_orbit_is_found_lost_at_its_own_step(compiled):
             last = scalar.orbit(0.7, 1.0, 2, rates[i], at, compiled=compiled)
             before = scalar.orbit(0.7, 1.0, 2, rates[i], at - 1, compiled=compiled)
             assert last.diverged and last.diverged_at == at and not before.diverged
+            for more in (0, 1, 2):  # and one or two before the last, with no state kept on the way
+                late = scalar.orbit(0.7, 1.0, 2, rates[i], at + more, keep=1, compiled=compiled)
+                assert late.diverged_at == at
+    assert np.all(run.states[:, 0] == 0.7)
 
 
 def test_a_state_that_is_no_number_is_infinite():
