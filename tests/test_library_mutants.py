@@ -89,3 +89,9 @@ def test_scores_are_what_their_counts_say():
         assert counted == row["mutants"] > 0
         assert row["score"] == pytest.approx((row["killed"] + row["stopped"]) / telling, abs=1e-4)
         assert re.fullmatch(r"\d{4}-\d\d-\d\d", row["date"]) and row["commit"] and row["one_in"] >= 1
+
+
+def test_every_module_has_a_score_of_95_percent():
+    scores = json.loads((MUTATION / "scores.json").read_text(encoding="utf8"))
+    assert set(scores) == {path.stem for path in (ROOT / "eoslib").glob("[a-z]*.py")}
+    assert all(row["score"] >= 0.95 for row in scores.values())
