@@ -87,14 +87,20 @@ document.addEventListener("DOMContentLoaded", () => {
     return MathJax.tex2svgPromise(`\\begin{gathered}${parts.join("\\\\")}\\end{gathered}`, { display: true }).then((box) => item.typesetRoot.replaceWith(box));
   };
   const rows = () => matchMedia("(max-width: 600px)").matches && Promise.all([...MathJax.startup.document.math].map(inRows));
+  // Sizes are read when the page has loaded: until then each reading of one scrolls to the link's target anew (Chromium),
+  // half a minute where there are a thousand formulas.
+  const loaded = new Promise((done) => {
+    if (document.readyState === "complete") done();
+    else window.addEventListener("load", () => requestAnimationFrame(done));
+  });
   let asked = 0;
-  const refit = () => {
+  const refit = () => loaded.then(() => {
     cancelAnimationFrame(asked);
     asked = requestAnimationFrame(fit);
-  };
-  const typeset = () => window.MathJax.startup.promise.then(rows).then(fit);
+  });
+  const typeset = () => window.MathJax.startup.promise.then(rows).then(() => loaded).then(fit).then(() => (document.documentElement.dataset.fitted = ""));
   if (window.MathJax && window.MathJax.startup && window.MathJax.startup.promise) typeset();
-  else window.addEventListener("load", () => (window.MathJax && window.MathJax.startup ? typeset() : fit()));
+  else loaded.then(() => (window.MathJax && window.MathJax.startup ? typeset() : fit()));
   const article = document.querySelector("article");
   if (article) new ResizeObserver(refit).observe(article); // the window, a sidebar, or a fold that opens
   document.querySelectorAll("summary").forEach((s) => {

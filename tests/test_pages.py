@@ -25,6 +25,7 @@ HTML = ROOT / "_build" / "html"
 PAGES = sorted(str(p.relative_to(HTML)) for p in HTML.glob("chapters/**/*.html")) if HTML.exists() else []
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+HANGS = 180_000  # milliseconds: more than the slowest machine takes for the heaviest page by an order
 PAPER = {"width": 680, "height": 1009}  # A4 at 96 dots an inch, within margins of 15 mm
 pytestmark = pytest.mark.browser
 
@@ -63,7 +64,8 @@ def site():
 
 
 def open_page(context, url, base):
-    """A page of the book with its formulas typeset, and the list of everything that went wrong, which grows."""
+    """A page of the book with its formulas typeset and fitted, and the list of everything that went wrong, which grows."""
+    context.set_default_timeout(HANGS)
     page, faults = context.new_page(), []
 
     def asked(request):
@@ -81,8 +83,7 @@ def open_page(context, url, base):
     page.on("requestfailed", lambda r: faults.append(f"failed: {r.url}"))
     page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
     page.goto(url, wait_until="load")
-    page.wait_for_function("!window.MathJax || (window.MathJax.startup && window.MathJax.startup.promise)")
-    page.evaluate("window.MathJax && window.MathJax.startup ? window.MathJax.startup.promise.then(() => true) : true")
+    page.wait_for_function("!window.MathJax || 'fitted' in document.documentElement.dataset")
     return page, faults
 
 
@@ -417,9 +418,44 @@ def test_numbers_of_the_paper_are_two_clicks_from_the_index_and_found_by_search(
     row = page.evaluate("document.getElementById(location.hash.slice(1)).innerText")
     assert wanted.lower() in row.lower()
     page, _ = visit(f"{site}/search.html?q={wanted.replace(' ', '+')}", site)
-    page.wait_for_function(
-        "[...document.querySelectorAll('ul.search li a')].some(a => a.href.includes('#row-'))", timeout=20_000
-    )
+    page.wait_for_function("[...document.querySelectorAll('ul.search li a')].some(a => a.href.includes('#row-'))")
+
+
+# Counts the sizes that the book's script reads, apart before the page has loaded; a picture that comes late holds that up.
+READINGS = """(() => {
+    const read = window.readings = {early: 0, late: 0}, script = () => new Error().stack.includes('/_static/book.js');
+    const count = () => { if (script()) read[document.readyState === 'complete' ? 'late' : 'early']++; };
+    const sizes = ['clientWidth', 'clientHeight', 'scrollWidth', 'scrollHeight'].map(name => [Element.prototype, name]);
+    sizes.push([HTMLElement.prototype, 'offsetWidth'], [HTMLElement.prototype, 'offsetHeight']);
+    sizes.forEach(([kind, name]) => {
+        const {get, ...rest} = Object.getOwnPropertyDescriptor(kind, name);
+        Object.defineProperty(kind, name, {...rest, get() { count(); return get.call(this); }});
+    });
+    const box = Element.prototype.getBoundingClientRect;
+    Element.prototype.getBoundingClientRect = function () { count(); return box.call(this); };
+    document.addEventListener('DOMContentLoaded', () => { document.body.append(Object.assign(new Image(), {src: '/late.svg'})); });
+})()"""
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_no_size_is_read_before_the_page_has_loaded(browser, site, size):
+    """Each reading scrolls a page that is still loading to its link's target anew: a frozen ledger, for up to half a minute."""
+    context = browser.new_context(viewport=size)
+    context.add_init_script(READINGS)
+    held = []
+    context.route("**/late.svg", lambda route: held.append(route))
+    context.set_default_timeout(HANGS)
+    page = context.new_page()
+    page.goto(f"{site}/chapters/ledger.html#row-lem-sum-contracts", wait_until="domcontentloaded")
+    page.wait_for_function("window.MathJax && window.MathJax.startup && window.MathJax.startup.promise")
+    page.evaluate("MathJax.startup.promise.then(() => true)")
+    page.wait_for_timeout(1000)
+    assert page.evaluate("[document.readyState, window.readings]") == ["interactive", {"early": 0, "late": 0}]
+    held[0].fulfill(body="<svg xmlns='http://www.w3.org/2000/svg'/>", content_type="image/svg+xml")
+    page.wait_for_function("'fitted' in document.documentElement.dataset")
+    assert page.evaluate("window.readings.early") == 0 and page.evaluate("window.readings.late") > 900
+    assert abs(page.evaluate("document.getElementById('row-lem-sum-contracts').getBoundingClientRect().top")) < size["height"]
+    context.close()
 
 
 def test_the_ledger_can_be_filtered(visit, site):
@@ -477,7 +513,7 @@ def test_the_root_leads_to_the_index(visit, site):
 )
 def test_search_puts_what_was_asked_for_first(visit, site, wanted, first):
     page, faults = visit(f"{site}/search.html?q={wanted.replace(' ', '+')}", site)
-    page.wait_for_function("document.querySelector('p.search-summary').innerText.includes('finished')", timeout=20_000)
+    page.wait_for_function("document.querySelector('p.search-summary').innerText.includes('finished')")
     found = page.evaluate("[...document.querySelectorAll('ul.search li')].map(l => [l.innerText, l.firstChild.href])")
     assert first in found[0][1] and faults == []
     if re.search(r"\d", wanted):  # nothing about another number before the last of this one
@@ -489,7 +525,7 @@ def test_search_puts_what_was_asked_for_first(visit, site, wanted, first):
 
 def test_search_finds_a_chapter(visit, site):
     page, faults = visit(f"{site}/search.html?q=sharpness", site)
-    page.wait_for_function("document.querySelector('p.search-summary').innerText.includes('finished')", timeout=20_000)
+    page.wait_for_function("document.querySelector('p.search-summary').innerText.includes('finished')")
     found = page.evaluate("[...document.querySelectorAll('ul.search li a')].map(a => a.href)")
     assert any("two_phases" in link for link in found) and faults == []
 
