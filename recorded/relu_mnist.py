@@ -9,7 +9,7 @@ mean squared error of one-hot labels. The parts:
               outputs, and half the sum over outputs; with the most negative curvature
 ``standin``   a few steps on the stand-in for the digits, which `replay` repeats wherever scikit-learn is installed
 
-    python recorded/relu_mnist.py          # half an hour; can be interrupted and started again
+    python recorded/relu_mnist.py          # some minutes; can be interrupted and started again
 
 With the environment variable ``EOSLIB_DATA`` the digits are taken from that folder, else they are downloaded.
 """

@@ -4,7 +4,7 @@ From random weights around the minimum of the target diag(1, k), a trust-region 
 "two steps of descent return to where they started". Fixed points are dropped. Kept are the distinct orbits, told apart by the
 singular values of the products in the two phases, with the weights of one representative each.
 
-    python recorded/two_cycle_search.py          # about four minutes; can be interrupted and started again
+    python recorded/two_cycle_search.py          # about two minutes; can be interrupted and started again
 
 `load` reads the record, `verify` checks every orbit in it again, `solve` repeats one start.
 """

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -508,6 +509,23 @@ def test_each_record_of_the_book_is_whole_listed_and_of_its_script(script, monke
     about = recorded.load(module.RECORD)["about"]
     assert module.load() and module.RECORD.stat().st_size <= 2_000_000
     assert about["cpu_seconds"] > 0 and about["versions"]["numpy"] and about["settings"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "record"),
+    [
+        ("1", "full_matrix_bifurcation"),
+        ("9 (a, b)", "mild_sharpening_unet"),
+        ("9 (c)", "mild_sharpening_images"),
+        ("17", "relu_mnist"),
+        ("19", "relu_layers"),
+    ],
+)
+def test_the_run_time_of_a_recorded_figure_is_that_of_its_record(figure, record):
+    text = (FOLDER.parent / "chapters" / "figures.md").read_text(encoding="utf8")
+    amount, unit = re.search(rf"^\| {re.escape(figure)} \|.* (\d+) (min|s), recorded \|$", text, re.M).groups()
+    seconds = recorded.load(FOLDER / f"{record}.npz")["about"]["cpu_seconds"]
+    assert int(amount) == round(seconds / {"min": 60, "s": 1}[unit])
 
 
 def test_git_ignores_what_a_run_leaves_beside_its_record():
