@@ -97,7 +97,7 @@ def angles(P: np.ndarray, vectors: np.ndarray, rank: int, *, by: str = "mode") -
         raise ValueError(f"vectors: got shape {vectors.shape}, needs {P.shape[-2:]} to match P")
     by = validate.choice("by", by, ("mode", "order"))
     _orthogonal("vectors", vectors)
-    rank = _rank(rank, P)
+    rank, P = _rank(rank, P), _lapack("P", P)
     found = np.linalg.svd(P)[2][..., :rank, :] @ vectors  # row i: singular vector i in the given basis
     if by == "mode":
         best = np.abs(found[..., :rank]).argmax(axis=-2)  # (..., rank): which row is closest to column i
@@ -265,7 +265,8 @@ def distance_from_imbalance(W: np.ndarray, C: np.ndarray, rank: int) -> np.ndarr
     Raises
     ------
     ValueError
-        On a wrong shape of W or C, or if the leading singular values of a layer coincide.
+        On a wrong shape of W or C, if the leading singular values of a layer coincide, or if C is so large that the
+        prediction overflows.
 
     Examples
     --------
@@ -279,17 +280,22 @@ def distance_from_imbalance(W: np.ndarray, C: np.ndarray, rank: int) -> np.ndarr
     rank = _rank(rank, W)
     if C.shape[-3:] != (W.shape[-3] - 1, *W.shape[-2:]):
         raise ValueError(f"C: got shape {C.shape}, needs (..., {W.shape[-3] - 1}, {W.shape[-2]}, {W.shape[-1]}) for W")
-    size = np.abs(W).max() or 1.0  # the squares of small or large layers stay in range
-    C = C / size / size
-    U, s, _ = np.linalg.svd(W[..., :-1, :, :] / size)
+    earlier = W[..., :-1, :, :]
+    size = np.abs(earlier).max(axis=(-2, -1), keepdims=True)  # the squares of small or large layers stay in range
+    size = np.where(size > 0, size, 1)
+    with np.errstate(over="ignore"):
+        C = validate.representable("C", C, C / size / size)
+    U, s, _ = np.linalg.svd(earlier / size)
     s2 = s * s
     gaps = s2[..., None, :rank] - s2[..., :, None]  # (..., d, rank): s_j^2 - s_i^2
     own = np.eye(W.shape[-1], rank, dtype=bool)
     _distinct("W", np.where(own, np.inf, np.abs(gaps)), s2)
     lean = np.where(own, 0, (U.mT @ C @ U[..., :rank]) / np.where(own, 1, gaps))
     inside = lean[..., :rank, :]
-    lost = (lean * lean).sum(axis=-2) / 2
-    return np.sqrt((inside**2).sum(axis=(-2, -1)) + (lost**2).sum(axis=-1))
+    with np.errstate(over="ignore"):
+        lost = (lean * lean).sum(axis=-2) / 2
+        found = np.sqrt((inside**2).sum(axis=(-2, -1)) + (lost**2).sum(axis=-1))
+    return validate.representable("C", C, found)
 
 
 def singular_vector_velocity(W: np.ndarray, velocity: np.ndarray) -> tuple[tuple, tuple]:
@@ -318,7 +324,7 @@ def singular_vector_velocity(W: np.ndarray, velocity: np.ndarray) -> tuple[tuple
     ------
     ValueError
         If W is zero, if two of its positive singular values coincide, or if `velocity` would raise its rank:
-        then the singular vectors have no derivative.
+        then the singular vectors have no derivative; or if `velocity` is beyond the floating range in units of W.
 
     Examples
     --------
@@ -332,12 +338,14 @@ def singular_vector_velocity(W: np.ndarray, velocity: np.ndarray) -> tuple[tuple
         raise ValueError(f"W: got shape {W.shape}, needs (m, n) with m, n >= 1")
     if velocity.shape != W.shape:
         raise ValueError(f"velocity: got shape {velocity.shape}, needs {W.shape} to match W")
+    W, velocity = _lapack("W", W), _lapack("velocity", velocity)
     size = np.abs(W).max(initial=0)
     if size == 0:
         raise ValueError("W: got the zero matrix, whose singular vectors are arbitrary; needs positive rank")
     U, s, Vt = np.linalg.svd(W / size, full_matrices=False)
     r = int((s > 1e-12 * s[0]).sum())
-    velocity = velocity / size  # a common factor changes neither vectors nor their derivatives
+    with np.errstate(over="ignore"):  # a common factor changes neither vectors nor their derivatives
+        velocity = validate.representable("velocity", velocity, velocity / size)
     U, s, V = U[:, :r], s[:r], Vt[:r].T
     gaps = s[None, :] ** 2 - s[:, None] ** 2
     _distinct("W", np.where(np.eye(r, dtype=bool), np.inf, np.abs(gaps)), s**2)
@@ -434,8 +442,12 @@ def _several(W):
 
 def _for_lapack(W):
     """Two layers or more, in a dtype that LAPACK has."""
-    W = _several(W)
-    return W if W.dtype in (np.float32, np.float64) else W.astype(float)
+    return _lapack("W", _several(W))
+
+
+def _lapack(name, array):
+    """In a dtype that LAPACK has."""
+    return array if array.dtype in (np.float32, np.float64) else validate.double(name, array)
 
 
 def _norm(matrices):
@@ -468,7 +480,7 @@ def _signs(x):
 
 
 def _distinct(name, gaps, squares):
-    if gaps.min() <= 1e-12 * squares.max():
+    if np.any(gaps.min(axis=(-2, -1)) <= 1e-12 * squares.max(axis=-1)):
         raise ValueError(
             f"{name}: got coinciding singular values, needs distinct ones: their singular vectors are arbitrary"
         )

@@ -12,7 +12,7 @@ is a variance :math:`\sigma^2 = 2\langle -\nabla f, \nabla S\rangle / \lVert\nab
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from scipy.optimize import brentq
@@ -21,8 +21,6 @@ from . import descent, hessian, network, scalar, validate
 
 # Eigenvalues above this share of 2/eta are treated as candidates for the edge.
 CRITICAL = 0.98
-# Imaginary step of the complex-step derivative: far below rounding, far above underflow.
-IMAGINARY = 1e-30
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def on_cycle(target: float, depth: int, learning_rate: float) -> Averages:
     Raises
     ------
     ValueError
-        As `scalar.two_cycle`.
+        As `scalar.two_cycle`, or if an average, as that of the loss, overflows.
 
     Examples
     --------
@@ -78,13 +76,16 @@ def on_cycle(target: float, depth: int, learning_rate: float) -> Averages:
     cycle = scalar.two_cycle(target, depth, learning_rate)
     points = np.array([cycle.low, cycle.high])
     mean = points.mean()
-    return Averages(
-        mean=float(mean),
-        variance=float((points[1] - points[0]) ** 2 / 4),
-        loss=float(((points**depth - target) ** 2).mean() / 2),
-        sharpness_at_mean=float(_curvature(mean, target, depth)),
-        mean_sharpness=float(_curvature(points, target, depth).mean()),
-    )
+    with np.errstate(over="ignore"):
+        found = Averages(
+            mean=float(mean),
+            variance=float((points[1] - points[0]) ** 2 / 4),
+            loss=float(((points**depth - target) ** 2).mean() / 2),
+            sharpness_at_mean=float(_curvature(mean, target, depth)),
+            mean_sharpness=float(_curvature(points, target, depth).mean()),
+        )
+    validate.representable("target", target, np.array(astuple(found)))
+    return found
 
 
 def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
@@ -97,7 +98,8 @@ def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
     ------
     ValueError
         If ``eta S <= 2``, where the flow ends at the minimum with variance zero, or so large (from
-        :math:`4L\,2^{1-2/L}`) that the edge is met where the mode is not the steepest direction.
+        :math:`4L\,2^{1-2/L}`) that the edge is met where the mode is not the steepest direction; or if an average
+        overflows.
 
     Examples
     --------
@@ -108,7 +110,7 @@ def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
     (8.333333333333, 0.222222222222)
     """
     target, depth, learning_rate = _mode(target, depth, learning_rate)
-    q = scalar.relative_rate(target, depth, learning_rate)
+    q, target = scalar.relative_rate(target, depth, learning_rate), np.float64(target)  # which overflows to infinity
     got = f"learning_rate, target, depth: got {learning_rate}, {target}, {depth}, so eta S = {q}"
     if q <= 2:
         raise ValueError(f"{got}, needs eta S > 2")
@@ -125,20 +127,22 @@ def central_rest(target: float, depth: int, learning_rate: float) -> Averages:
     third = n * ((2 * n - 1) * (2 * n - 2) * u ** (2 * n - 3) - (n - 1) * (n - 2) * u ** (n - 3))
     variance = -2 * slope / third
     loss = (u**n - 1) ** 2 / 2 + n * n * variance / q
-    return Averages(
-        mean=float(size * u),
-        variance=float(size**2 * variance),
-        loss=float(target**2 * loss),
-        sharpness_at_mean=float(_curvature(size * u, target, n)),
-        mean_sharpness=float("nan"),
-    )
+    with np.errstate(over="ignore"):
+        found = Averages(
+            mean=float(size * u),
+            variance=float(size**2 * variance),
+            loss=float(target**2 * loss),
+            sharpness_at_mean=float(_curvature(size * u, target, n)),
+            mean_sharpness=float("nan"),
+        )
+    validate.representable("target", target, np.array(astuple(found)[:4]))
+    return found
 
 
 def third_derivative(W: np.ndarray, M: np.ndarray, U: np.ndarray, V: np.ndarray) -> np.ndarray:
     r"""Third derivative of the loss with two slots filled, :math:`\nabla_W \langle U, H(W) V\rangle`.
 
-    The Hessian-vector product is a polynomial in the weights, so its derivative by an imaginary step of 1e-30 is exact
-    to rounding.
+    By differentiating both sweeps of the Hessian-vector product once more, so that no step has to be chosen.
 
     Parameters
     ----------
@@ -148,6 +152,11 @@ def third_derivative(W: np.ndarray, M: np.ndarray, U: np.ndarray, V: np.ndarray)
     Returns
     -------
     (..., L, d, d) ndarray
+
+    Raises
+    ------
+    ValueError
+        On wrong shapes, entries that are not finite, or a result beyond the floating range.
 
     Examples
     --------
@@ -161,11 +170,30 @@ def third_derivative(W: np.ndarray, M: np.ndarray, U: np.ndarray, V: np.ndarray)
     U = validate.real("U", U)
     if U.shape != W.shape:
         raise ValueError(f"U: got shape {U.shape}, needs {W.shape} to match W")
-    shifted = W + 1j * IMAGINARY * V
+    W, M, U, V = (validate.double(name, x) for name, x in (("W", W), ("M", M), ("U", U), ("V", V)))
     with np.errstate(over="ignore", invalid="ignore"):
-        parts = network.curvature(network.layers(shifted), M, network.layers(U.astype(float)))
-        found = np.stack([part.imag for part in parts], axis=-3) / IMAGINARY
+        found = np.stack(_third(*map(network.layers, (W, U, V)), M), axis=-3)
     return validate.representable("W, M, U, V", W, found)
+
+
+def _third(W, U, V, M):
+    """`network.curvature` in the direction U, differentiated in the direction V; lists of layers."""
+    P, PU, PV, PUV = [W[0]], [U[0]], [V[0]], [np.zeros_like(W[0])]  # the products, and their derivatives
+    for w, u, v in zip(W[1:], U[1:], V[1:]):
+        PUV.append(u @ PV[-1] + v @ PU[-1] + w @ PUV[-1])
+        PU.append(u @ P[-1] + w @ PU[-1])
+        PV.append(v @ P[-1] + w @ PV[-1])
+        P.append(w @ P[-1])
+    B, BU, BV, BUV = P[-1] - M, PU[-1], PV[-1], PUV[-1]
+    found = [None] * len(W)
+    for i in range(len(W) - 1, 0, -1):
+        p, pu, pv, puv = (x[i - 1].mT for x in (P, PU, PV, PUV))
+        found[i] = BUV @ p + BU @ pv + BV @ pu + B @ puv
+        w, u, v = W[i].mT, U[i].mT, V[i].mT
+        BUV = u @ BV + v @ BU + w @ BUV
+        B, BU, BV = w @ B, u @ B + w @ BU, v @ B + w @ BV
+    found[0] = BUV
+    return found
 
 
 def complementarity(A: np.ndarray, B: np.ndarray, *, tolerance: float = 1e-13) -> np.ndarray:
@@ -181,7 +209,7 @@ def complementarity(A: np.ndarray, B: np.ndarray, *, tolerance: float = 1e-13) -
     B : (k, k, k, k) array
         A positive semidefinite operator on symmetric matrices.
     tolerance : float
-        Bound on the change of `X` per iteration, relative to its size.
+        Bound on the change of `X` per iteration, relative to its size; below 1.
 
     Returns
     -------
@@ -190,7 +218,7 @@ def complementarity(A: np.ndarray, B: np.ndarray, *, tolerance: float = 1e-13) -
     Raises
     ------
     ValueError
-        On wrong shapes, or numbers that are not finite.
+        On wrong shapes, numbers that are not finite, or an operator that is not positive semidefinite.
     RuntimeError
         If the iteration does not settle, for example because no solution exists.
 
@@ -199,20 +227,40 @@ def complementarity(A: np.ndarray, B: np.ndarray, *, tolerance: float = 1e-13) -
     >>> complementarity(np.array([[-3.0]]), np.array([[[[2.0]]]])).tolist()
     [[1.5]]
     """
-    A, B = validate.real("A", A), validate.real("B", B)
+    A, B = (validate.double(name, validate.real(name, x)) for name, x in (("A", A), ("B", B)))
     tolerance = validate.number("tolerance", tolerance, sign="> 0")
+    if tolerance >= 1:
+        raise ValueError(f"tolerance: got {tolerance}, needs a number below 1")
     if A.ndim != 2 or A.shape[0] != A.shape[1] or A.size == 0 or np.abs(A - A.T).max() > 1e-9 * np.abs(A).max():
         raise ValueError(f"A: got {validate.short(A)}, needs a symmetric matrix (k, k)")
     k = A.shape[0]
     if B.shape != (k,) * 4:
         raise ValueError(f"B: got shape {B.shape}, needs {(k,) * 4} to match A")
-    size = np.linalg.norm(B.reshape(k * k, k * k), 2)
-    if size == 0:
+    (A, size_A), (B, size_B) = _scaled(A), _scaled(B)
+    operator = (B + B.swapaxes(2, 3)) / 2
+    operator = ((operator + operator.swapaxes(0, 1)) / 2).reshape(k * k, k * k)
+    bent = np.abs(operator - operator.T).max() + max(0.0, -np.linalg.eigvalsh(operator)[0])
+    if bent > 1e-9:  # of entries of size one; a Gram matrix is so to some roundings
+        raise ValueError(f"B: got an operator that is {bent:.1e} from it, needs a positive semidefinite one")
+    if not B.any():
         if np.linalg.eigvalsh(A)[0] < 0:
             raise RuntimeError("complementarity: no solution where B is zero and A has a negative eigenvalue")
         return np.zeros((k, k))
-    if k == 1:
-        return np.maximum(-A / B[0, 0], 0.0)
+    X = np.maximum(-A / B[0, 0], 0.0) if k == 1 else _projected(A, B, tolerance)
+    with np.errstate(over="ignore"):
+        return validate.representable("A, B", (size_A, size_B), X * size_A / size_B)
+
+
+def _scaled(array):
+    """An array in units of a power of two, so that squares stay in range, and that unit."""
+    unit = np.ldexp(1.0, np.frexp(np.abs(array).max())[1] - 1) if array.any() else 1.0
+    return array / unit, unit
+
+
+def _projected(A, B, tolerance):
+    """`complementarity` by projected gradients."""
+    k = len(A)
+    size = np.linalg.norm(B.reshape(k * k, k * k), 2)
     X = Y = np.zeros((k, k))
     momentum = 1.0
     for _ in range(20000):
@@ -262,7 +310,9 @@ def central_flow(
     Raises
     ------
     ValueError
-        On wrong shapes or numbers.
+        On wrong shapes or numbers, or if the flow leaves the floating range.
+    RuntimeError
+        As `complementarity`.
 
     Examples
     --------
@@ -279,7 +329,8 @@ def central_flow(
     steps = validate.integer("steps", steps, least=0)
     substeps = validate.integer("substeps", substeps, least=1)
     every = validate.integer("every", every, least=1)
-    W, rows = _follow_flow(W.astype(float), M, rate, steps, substeps, every)
+    W, M = validate.double("W", W), validate.double("M", M)
+    W, rows = _follow_flow(W, M, rate, steps, substeps, every)
     names = ("path", "sharpness", "variance", "covariance", "loss")
     columns = {name: np.array(values) for name, values in zip(names, zip(*rows))}
     loss = columns.pop("loss")
@@ -304,10 +355,12 @@ def _follow_flow(W, M, rate, steps, substeps, every):
                 with np.errstate(over="ignore", invalid="ignore"):
                     following, sharpness, covariance = _flow_step(W, M, rate, 1 / substeps)
                     following = validate.representable("W", W, following)
+                if part == 0 and time % every == 0:
+                    rows.append((W, sharpness, np.trace(covariance), covariance, network.loss(W, M)))
             except ValueError:  # all arguments are checked: the weights have grown
-                raise ValueError(f"learning_rate: got {rate}, at which the flow leaves the floating range") from None
-            if part == 0 and time % every == 0:
-                rows.append((W, sharpness, np.trace(covariance), covariance, network.loss(W, M)))
+                raise ValueError(
+                    f"learning_rate, W, M: got {rate}, with which the flow leaves the floating range"
+                ) from None
             if time == steps:
                 break
             W = following

@@ -221,8 +221,12 @@ def sharpness_slope(scale: ArrayLike, target: ArrayLike, depth: int) -> np.ndarr
     >>> round(float(rise / (2 * step) - sharpness_slope(1.0, 1.0, 3)), 8)
     0.0
     """
-    end = flow_limit(scale, target, depth)
-    return 2 * (depth - 1) / np.asarray(scale, dtype=float) * end.sharpness * _contrast(end.ratio, depth) ** 2
+    depth, end = validate.integer("depth", depth, least=2), flow_limit(scale, target, depth)
+    (alpha,) = _together(scale=scale)
+    share = alpha / end.others  # whose square is 1 - T, without the cancellation
+    with np.errstate(over="ignore"):
+        slope = 2 * (depth - 1) * (end.sharpness / end.others) * share**3 / (1 + (depth - 1) * end.ratio) ** 2
+    return validate.representable("scale, target", (scale, target), slope)
 
 
 def growth(scale: ArrayLike, target: ArrayLike, depth: int) -> np.ndarray:
@@ -237,8 +241,11 @@ def growth(scale: ArrayLike, target: ArrayLike, depth: int) -> np.ndarray:
     >>> round(float(growth(1e-4, 1.0, 3)), 6)
     0.444444
     """
-    end = flow_limit(scale, target, depth)
-    return 2 * (depth - 1) / (end.others**2 + (depth - 1) * end.last**2) ** 2
+    depth, end = validate.integer("depth", depth, least=2), flow_limit(scale, target, depth)
+    with np.errstate(over="ignore", divide="ignore"):
+        inverse = 1 / (end.others * end.others * (1 + (depth - 1) * end.ratio))
+        found = 2 * (depth - 1) * inverse * inverse
+    return validate.representable("scale, target", (scale, target), found)
 
 
 def critical_scale(target: ArrayLike, depth: int) -> np.ndarray:
@@ -522,7 +529,7 @@ def cycle_factor(ratio: ArrayLike) -> np.ndarray:
     Raises
     ------
     ValueError
-        If `ratio` is not positive.
+        If `ratio` is not positive, or the factor overflows.
 
     Examples
     --------
@@ -530,7 +537,8 @@ def cycle_factor(ratio: ArrayLike) -> np.ndarray:
     (0.0, 1.0)
     """
     z = validate.positive("ratio", ratio)
-    return 5 - 2 * (z + 1 / z)
+    with np.errstate(over="ignore"):
+        return validate.representable("ratio", ratio, 5 - 2 * (z + 1 / z))
 
 
 def frozen_fraction(scale: ArrayLike, target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np.ndarray:
@@ -558,11 +566,13 @@ def frozen_fraction(scale: ArrayLike, target: ArrayLike, depth: int, learning_ra
     depth = validate.integer("depth", depth, least=2)
     end = flow_limit(scale, target, depth)
     alpha, m, rate = _together(scale=scale, target=target, learning_rate=learning_rate)
-    if np.any(rate * end.sharpness >= 2):
+    with np.errstate(over="ignore"):
+        k = rate * end.sharpness
+    if np.any(k >= 2):
         raise ValueError(
             f"learning_rate, scale, target, depth: got {validate.short(learning_rate)}, {validate.short(scale)}, "
             f"{validate.short(target)}, {depth}, which is "
-            f"eta Psi = {np.max(rate * end.sharpness):.6g}; a mode converges only where eta Psi < 2"
+            f"eta Psi = {np.max(k):.6g}; a mode converges only where eta Psi < 2"
         )
     if depth == 2:
         first = np.arcsinh(end.last / alpha)
@@ -570,10 +580,6 @@ def frozen_fraction(scale: ArrayLike, target: ArrayLike, depth: int, learning_ra
         first = end.last * end.others ** (depth - 3) * hyp2f1(1.0, (3 - depth) / 2, 1.5, end.ratio)
     second = (end.others ** (2 * depth - 2) - alpha ** (2 * depth - 2)) / (2 * depth - 2)
     return np.exp(-rate * (m * first - second))
-
-
-def _contrast(ratio, depth):
-    return (1 - ratio) / (1 + (depth - 1) * ratio)
 
 
 def _log_ratio(log_gap, depth):
@@ -622,11 +628,8 @@ def _layers(values):
 
 def _together(**numbers):
     """Positive numbers by name, as float64 arrays whose shapes broadcast."""
-    arrays = {name: validate.positive(name, value).astype(float) for name, value in numbers.items()}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    try:
-        np.broadcast_shapes(*shapes.values())
-    except ValueError:
-        got = ", ".join(map(str, shapes.values()))
-        raise ValueError(f"{', '.join(shapes)}: got shapes {got}, needs ones that broadcast") from None
+    arrays = {
+        name: validate.cast(name, value, validate.positive(name, value), float) for name, value in numbers.items()
+    }
+    validate.together(**arrays)
     return tuple(arrays.values())

@@ -70,9 +70,11 @@ def overshoot(q: float, depth: int) -> float:
     >>> round(overshoot(4.0, 2), 12)
     2.0
     """
-    q = validate.number("q", q)
+    q, depth = validate.number("q", q), validate.integer("depth", depth, least=2)
     if q < 1:
         raise ValueError(f"q: got {q}, needs at least 1, where the critical point is the minimum")
+    if q > 1e300 / depth:
+        raise ValueError(f"q: got {q} at depth {depth}, needs at most 1e300 / depth")
     return brentq(lambda r: rate(r, depth) - q, 1.0, 1.0 + q, xtol=1e-15, rtol=1e-15)
 
 
@@ -250,7 +252,7 @@ def feigenbaum(rates: Sequence) -> list:
     Raises
     ------
     ValueError
-        If there are fewer than three rates, one is not a finite number, or two neighbours are equal.
+        If there are fewer than three rates, one is not a finite number, two neighbours are equal, or a ratio overflows.
 
     Examples
     --------
@@ -258,7 +260,14 @@ def feigenbaum(rates: Sequence) -> list:
     [4.0]
     """
     rates = _ladder(rates, 3)
-    return [(b - a) / (c - b) for a, b, c in zip(rates, rates[1:], rates[2:])]
+    return _finite(rates, [(b - a) / (c - b) for a, b, c in zip(rates, rates[1:], rates[2:])])
+
+
+def _finite(rates, found):
+    """Return a list of plain or mpmath numbers if none has overflowed."""
+    if not all(x - x == 0 for x in found):
+        raise ValueError(f"rates: got {validate.short(rates)}, needs numbers whose gaps and ratios are within range")
+    return found
 
 
 def accumulation(rates: Sequence) -> Any:
@@ -278,7 +287,7 @@ def accumulation(rates: Sequence) -> Any:
     ratio = feigenbaum(rates[-3:])[0]
     if not abs(ratio) > 1:
         raise ValueError(f"rates: got gaps that do not shrink (last ratio {float(ratio):.6g}), needs a convergent cascade")
-    return rates[-1] + (rates[-1] - rates[-2]) / (ratio - 1)
+    return _finite(rates, [rates[-1] + (rates[-1] - rates[-2]) / (ratio - 1)])[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -549,19 +558,15 @@ def period(orbits: ArrayLike, *, longest: int = 16, tolerance: float = 1e-6) -> 
     >>> period(scan(2, [1.999], steps=3000, keep=48).orbits).tolist()
     [0]
     """
-    try:
-        states = np.asarray(orbits)
-    except ValueError:  # a ragged list
-        states = np.asarray(None)
+    states = validate.plain("orbits", orbits, need="needs real numbers")
     if states.dtype.kind not in "iuf":
         raise ValueError(f"orbits: got {validate.short(orbits)}, needs real numbers")
     orbits = states
     longest = validate.integer("longest", longest, least=1)
-    tolerance = validate.positive("tolerance", tolerance)
-    if tolerance.ndim or orbits.ndim != 2 or orbits.shape[1] < 2 * longest:
+    tolerance = validate.number("tolerance", tolerance, sign="> 0")
+    if orbits.ndim != 2 or orbits.shape[1] < 2 * longest:
         raise ValueError(
-            f"orbits, tolerance: got shapes {orbits.shape}, {tolerance.shape}, needs (n, T) with "
-            f"T >= 2 * longest = {2 * longest}, and one number"
+            f"orbits: got shape {orbits.shape}, needs (n, T) with T >= 2 * longest = {2 * longest}"
         )
     finite = np.isfinite(orbits).all(axis=1)
     safe = np.where(finite[:, None], orbits, 0.0).astype(np.result_type(orbits, float))
@@ -695,7 +700,7 @@ def pair_exponent(
     for t in range(transient + steps):
         with np.errstate(over="ignore", invalid="ignore"):  # an orbit that leaves is reported below
             x = _pair_step(u, q, ratio, depth) @ x
-            size = np.linalg.norm(x, axis=(2, 3))
+            size = np.maximum(np.linalg.norm(x, axis=(2, 3)), 1e-300)
             x /= size[:, :, None, None]
             total += np.log(size) if t >= transient else 0.0
             u = _iterate(u, q, depth, 1)[0]
@@ -785,7 +790,9 @@ def network_scan(
     ([1.0, 1.0], [2.0, 2.0])
     """
     W, M = validate.weights(W, M, numpy_only=True)
-    left, right = _basis(M, basis)
+    if W.ndim != 3:
+        raise ValueError(f"W: got shape {W.shape}, needs one network (L, d, d)")
+    left, right = _basis(validate.double("M", M), basis)
     watch = {
         "product": lambda w: left.T @ network.product(w) @ right,
         "sharpness": lambda w: hessian.sharpness(w, M),

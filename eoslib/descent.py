@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,8 @@ from . import loops, network, reduction, validate
 CHUNK_BYTES = 96 * 1024
 # Products (or whole states) held back so that their singular values are taken in one batched call.
 BLOCK_BYTES = 8 * 1024 * 1024
+# Evaluations of the gradient after which `flow` gives up: a minute for small networks.
+MOST_SLOPES = 1_000_000
 # Most steps between two looks at whether a run diverges, where nothing is recorded.
 MOST_STEPS = 4096
 
@@ -201,7 +204,8 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     ValueError
         On wrong shapes or times.
     RuntimeError
-        If the integrator gives up, as where the weights leave the floating range.
+        If the integrator gives up, as where the weights leave the floating range, or after a million evaluations of the
+        gradient: an explicit method takes about two for each unit of time times sharpness, also at rest.
 
     Examples
     --------
@@ -214,7 +218,7 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     W, M = validate.weights(W, M, numpy_only=True)
     if W.dtype == object or M.dtype == object:
         raise ValueError("W, M: got an array of objects, needs a floating dtype")
-    times = validate.positive("times", times, zero=True)
+    times = validate.cast("times", times, validate.positive("times", times, zero=True), float)
     rtol, atol = (validate.number(name, value, sign="> 0") for name, value in (("rtol", rtol), ("atol", atol)))
     if rtol < 2.5e-14:  # SciPy would replace it, with a warning
         raise ValueError(f"rtol: got {rtol}, needs at least 2.5e-14, a hundred roundings")
@@ -223,7 +227,12 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     if times.ndim != 1 or times.size == 0 or np.any(np.diff(times) <= 0):
         raise ValueError(f"times: got {validate.short(times)}, needs a non-empty increasing list")
 
-    def slope(_, w):
+    start, M = validate.double("W", W).ravel(), validate.double("M", M)
+    calls = itertools.count(1)
+
+    def slope(time, w):
+        if next(calls) > MOST_SLOPES:
+            raise RuntimeError(f"gradient flow stopped after time {time}: {MOST_SLOPES} evaluations of the gradient")
         parts = network.layers(w.reshape(W.shape))
         products = network.prefixes(parts)
         return -np.stack(network.sweep_back(parts, products, products[-1] - M)).ravel()
@@ -231,7 +240,7 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     span = (0.0, float(times[-1]) or 1.0)
     with np.errstate(over="ignore", invalid="ignore"):
         solution = solve_ivp(
-            slope, span, W.ravel().astype(float), method="DOP853", t_eval=times.astype(float), rtol=rtol, atol=atol
+            slope, span, start, method="DOP853", t_eval=times, rtol=rtol, atol=atol
         )
     if not solution.success:  # before the first of the times there is nothing to say how far it came
         reached = f" after time {solution.t[-1]}" if np.size(solution.t) else f" before time {times[0]}"

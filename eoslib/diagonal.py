@@ -150,6 +150,7 @@ def hessian_blocks(s: ArrayLike, target: ArrayLike) -> np.ndarray:
     Parameters
     ----------
     s : (..., L, d) array
+        L at most 1000: pairs of layers are taken one by one.
     target : (d,) array
 
     Returns
@@ -166,6 +167,8 @@ def hessian_blocks(s: ArrayLike, target: ArrayLike) -> np.ndarray:
     [[[9.0, 6.0], [6.0, 4.0]]]
     """
     s, target = _checked(s, target)
+    if s.shape[-2] > 1000:
+        raise ValueError(f"s: got {s.shape[-2]} layers, needs at most 1000")
     with np.errstate(over="ignore", invalid="ignore"):
         return validate.representable("s", s, _blocks(s, target))
 
@@ -374,12 +377,10 @@ def periods(values: ArrayLike, *, largest: int = 16, tolerance: float = 1e-7) ->
     """
     largest = validate.integer("largest", largest, least=1)
     tolerance = validate.number("tolerance", tolerance, sign="> 0")
-    try:
-        states = np.asarray(values)
-    except ValueError:  # a ragged list
-        states = np.asarray(None)
-    if states.dtype.kind not in "iuf" or isinstance(values, np.ma.MaskedArray) or np.isnan(states).any():
-        raise ValueError(f"values: got {validate.short(values)}, needs real numbers (infinite where a run diverged)")
+    need = "needs real numbers (infinite where a run diverged)"
+    states = validate.plain("values", values, need=need)
+    if states.dtype.kind not in "iuf" or np.isnan(states).any():
+        raise ValueError(f"values: got {validate.short(values)}, {need}")
     if states.ndim < 2 or states.shape[-2] < 2 * largest:
         raise ValueError(f"values: got shape {states.shape}, needs (..., T, d), T at least 2 * largest = {2 * largest}")
     states = np.moveaxis(states, -2, -1)

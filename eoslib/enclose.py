@@ -11,6 +11,7 @@ it is installed SymPy computes with its numbers, in every chapter. The certifica
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -69,12 +70,19 @@ def arithmetic(bits: int) -> MPIntervalContext:
 def ends(interval: Any) -> tuple[float, float]:
     """Return an interval's endpoints as floats, rounded down and up.
 
+    Raises
+    ------
+    ValueError
+        If `interval` is no interval of an `arithmetic`.
+
     Examples
     --------
     >>> low, high = ends(arithmetic(200).mpf(1) / 10)
     >>> low < high and high - low < 2e-17
     True
     """
+    if not isinstance(getattr(interval, "_mpi_", None), tuple):
+        raise ValueError(f"interval: got {validate.short(interval)}, needs one of `arithmetic`")
     low, high = interval._mpi_
     return to_float(low, rnd=round_floor), to_float(high, rnd=round_ceiling)
 
@@ -89,7 +97,7 @@ def over(
     function : callable
         Called as ``function(context, x, y, ...)`` with the arithmetic and one interval per side; returns an interval.
     *sides : (float, float)
-        Ends of the box in each variable; the floats are taken as they are.
+        Ends of the box in each variable; floats are taken as they are, longer numbers are rounded outward to floats.
     pieces : int or sequence of int
         Pieces of equal width per side.
     bits : int
@@ -121,7 +129,9 @@ def over(
     context = arithmetic(bits)
     if not sides:
         raise ValueError("sides: got none, needs at least one pair of numbers")
-    counts = list(pieces) if isinstance(pieces, (list, tuple, np.ndarray)) else [pieces] * len(sides)
+    validate.function("function", function)
+    several = isinstance(pieces, (list, tuple)) or isinstance(pieces, np.ndarray) and pieces.ndim > 0
+    counts = list(pieces) if several else [pieces] * len(sides)
     if len(counts) != len(sides):
         raise ValueError(f"pieces: got {len(counts)} of them, needs one number, or one for each of {len(sides)} sides")
     cuts = [_cut(context, side, validate.integer("pieces", n, least=1, most=10**7)) for side, n in zip(sides, counts)]
@@ -179,6 +189,7 @@ def below(
     context = arithmetic(bits)
     if not sides:
         raise ValueError("sides: got none, needs at least one pair of numbers")
+    validate.function("function", function)
     limit, most = validate.number("bound", bound), validate.integer("most", most, least=1)
     whole = [tuple(ends(_cut(context, side, 1)[0])) for side in sides]
     waiting, done, least, largest = [whole], 0, np.inf, -np.inf
@@ -211,5 +222,17 @@ def _cut(context, side, pieces):
     ends_given = validate.real("sides", side)
     if ends_given.shape != (2,) or not ends_given[0] < ends_given[1]:
         raise ValueError(f"sides: got {side!r}, needs pairs (low, high) with low < high")
-    marks = np.linspace(float(ends_given[0]), float(ends_given[1]), pieces + 1)
+    low, high = (_outward(end, number, way) for end, number, way in zip(side, ends_given, (-np.inf, np.inf)))
+    if not np.isfinite(high - low):
+        raise ValueError(f"sides: got {side!r}, needs pairs whose width is within the floating range")
+    marks = np.linspace(low, high, pieces + 1)
     return [context.mpf([float(a), float(b)]) for a, b in zip(marks, marks[1:])]
+
+
+def _outward(end, number, way):
+    """The end of a side as a float that does not lie inside of it."""
+    exact = operator.index(end) if hasattr(end, "__index__") else number
+    with np.errstate(over="ignore"):
+        rounded = float(number)
+    inside = rounded > exact if way < 0 else rounded < exact
+    return float(np.nextafter(rounded, way)) if inside else rounded

@@ -107,15 +107,20 @@ def time_to_reach(fraction: ArrayLike, target: ArrayLike, depth: int, scale: Arr
     share = validate.number("fraction", fraction)
     if not 0 < share < 1:
         raise ValueError(f"fraction: got {validate.short(fraction)}, needs a number between 0 and 1")
-    relative = alpha / m ** (1 / depth)  # in units of the target
+    log_relative = np.log(alpha) - np.log(m) / depth  # in units of the target
 
     def log_product(u):
-        return depth * np.log(relative) + (depth - 1) * np.logaddexp(u, -u) + u + np.log(-np.expm1(-2 * u)) - depth * _LOG_TWO
+        log_sinh = u + np.log(-np.expm1(-2 * u))
+        return depth * log_relative + (depth - 1) * np.logaddexp(u, -u) + log_sinh - depth * _LOG_TWO
 
-    end = brentq(lambda u: log_product(u) - np.log(share), 1e-300, np.log(4 / relative) + 1, xtol=1e-14)
+    if not log_product(1e-300) < np.log(share):
+        raise ValueError(f"fraction: got {share}, needs one that the flow reaches after more than 1e-300 of its course")
+    most = 2 * _LOG_TWO - log_relative + 1
+    end = brentq(lambda u: log_product(u) - np.log(share), 1e-300, most, xtol=1e-320, rtol=1e-14, maxiter=10_000)
     total = 0.0
     for low, high in pairwise(np.linspace(0.0, end, 9)):
-        rate = lambda u: np.cosh(u) ** (2.0 - depth) / -np.expm1(log_product(u))  # quad never takes an end
+        cosh = lambda u, n: np.exp(n * (np.logaddexp(u, -u) - _LOG_TWO))  # its power n, in range where cosh is not
+        rate = lambda u: cosh(u, 2.0 - depth) / -np.expm1(log_product(u))  # quad never takes an end
         value, error = quad(rate, low, high, epsabs=0, epsrel=1e-10, full_output=1)[:2]
         if not error <= 1e-8 * (total + value):
             raise ArithmeticError(f"time to reach: the integral is known to {error:.1e} only, beside {total + value:.1e}")
@@ -167,7 +172,7 @@ def leave_saddle(
         log_near = -(np.log(depth - 2) + np.log(rate) + np.log(m) + np.log(remaining)) / (depth - 2)
         a = max(a, np.exp(min(log_near, np.log(m) / depth - _LOG_TWO)))
     W = np.full((depth, 1, 1), a)
-    W[-1] = np.sqrt((a - alpha) * (a + alpha))
+    W[-1] = np.sqrt(a - alpha) * np.sqrt(a + alpha)
     return W
 
 

@@ -50,7 +50,8 @@ def dense(W: np.ndarray, M: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        On wrong shapes, entries that are not finite, or a Hessian beyond the floating range.
+        On wrong shapes, entries that are not finite, a Hessian beyond the floating range, or one with more than 2^32
+        entries.
 
     Examples
     --------
@@ -60,6 +61,7 @@ def dense(W: np.ndarray, M: np.ndarray) -> np.ndarray:
     [[4.0, 11.0], [11.0, 9.0]]
     """
     W, M = validate.weights(W, M, numpy_only=True)
+    validate.storable("W", W.shape[:-3] + 2 * (math.prod(W.shape[-3:]),))
     with np.errstate(over="ignore", invalid="ignore"):
         return validate.representable("W", W, _dense(W, M))
 
@@ -171,7 +173,7 @@ def sharpness(
         raise ValueError(f"k: got {k}, needs at most the number of parameters, {size}")
     tolerance = validate.number("tolerance", tolerance, sign=">= 0")
     sign = -1.0 if validate.flag("smallest", smallest) else 1.0
-    flat, M = np.asarray(W, float).reshape((-1,) + W.shape[-3:]), np.asarray(M, float)
+    flat, M = validate.double("W", W).reshape((-1,) + W.shape[-3:]), validate.double("M", M)
     with np.errstate(over="ignore", invalid="ignore"):
         values = sign * _largest(flat, M, k, sign, tolerance).reshape(W.shape[:-3] + (k,))
     return values[..., 0] if k == 1 else values
@@ -478,7 +480,7 @@ def spectrum_aligned(layer_singular_values: ArrayLike, target_singular_values: A
     Parameters
     ----------
     layer_singular_values : (..., L, d) array_like
-        :math:`s_{\ell, i}` in the order of the modes, of either sign; leading axes are a batch.
+        :math:`s_{\ell, i}` in the order of the modes, of either sign; L at most 1000; leading axes are a batch.
     target_singular_values : (r,) array_like
         :math:`\sigma_i`; for r < d the others are zero.
 
@@ -505,6 +507,9 @@ def spectrum_aligned(layer_singular_values: ArrayLike, target_singular_values: A
     if s.ndim < 2 or 0 in s.shape[-2:]:
         raise ValueError(f"layer_singular_values: got shape {s.shape}, needs (..., L, d) with L >= 1 and d >= 1")
     width = s.shape[-1]
+    if s.shape[-2] > 1000:  # pairs of layers are taken one by one
+        raise ValueError(f"layer_singular_values: got {s.shape[-2]} layers, needs at most 1000")
+    s, target = validate.double("layer_singular_values", s), validate.double("target_singular_values", target)
     if target.ndim != 1 or target.size > width:
         raise ValueError(f"target_singular_values: got shape {target.shape}, needs at most d = {width} numbers")
     with np.errstate(over="ignore", invalid="ignore"):
@@ -604,7 +609,8 @@ def spectrum_reduced(W: np.ndarray, M: np.ndarray, *, tolerance: float = 1e-10) 
     W, M = validate.weights(W, M, numpy_only=True)
     tolerance = validate.number("tolerance", tolerance, sign=">= 0")
     batch, (depth, d) = W.shape[:-3], W.shape[-3:-1]
-    small, target, deviation = _reduce(np.asarray(W, float).reshape((-1, depth, d, d)), np.asarray(M, float), tolerance)
+    W, M = validate.double("W", W), validate.double("M", M)
+    small, target, deviation = _reduce(W.reshape((-1, depth, d, d)), M, tolerance)
     if np.any(deviation > tolerance):
         raise ValueError(
             f"W: got layers that are {deviation.max():.1e} of the largest away from small ones beside a multiple of "

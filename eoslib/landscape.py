@@ -46,7 +46,7 @@ def holder(points: ArrayLike, *, usual: bool = False) -> np.ndarray:
     Raises
     ------
     ValueError
-        If `points` is not numeric, not finite, or has another last axis.
+        If `points` is not numeric, not finite, or has another last axis, or where the usual table overflows.
 
     Examples
     --------
@@ -129,12 +129,19 @@ def holder_hessian(points: ArrayLike, *, usual: bool = False) -> np.ndarray:
 def cell(points: ArrayLike) -> np.ndarray:
     r"""The cell of the Hölder table that a point lies in: :math:`(\lfloor x/\pi\rfloor, \lfloor y/\pi + \tfrac12\rfloor)`.
 
+    Raises
+    ------
+    ValueError
+        As `holder`, or for a point beyond 1e15.
+
     Examples
     --------
     >>> cell([[1.3, 0.0], [-1.3, 3.0]]).tolist()
     [[0, 0], [-1, 1]]
     """
-    points = _points(points)
+    points = validate.double("points", _points(points))
+    if np.any(np.abs(points) > 1e15):  # whose neighbouring floats may be in other cells
+        raise ValueError(f"points: got {validate.short(points)}, needs numbers up to 1e15 in size")
     return np.floor(points / np.pi + np.array([0.0, 0.5])).astype(int)
 
 
@@ -164,10 +171,7 @@ def cell_minimum(cells: ArrayLike, *, usual: bool = False) -> np.ndarray:
     [[1.2626, 0.0], [8.055, 9.6646]]
     """
     usual = validate.flag("usual", usual)
-    try:
-        cells = np.asarray(cells)
-    except ValueError:  # a ragged list
-        cells = np.asarray(None)
+    cells = validate.plain("cells", cells, need="needs (..., 2) integers")
     if cells.dtype.kind not in "iu" or cells.ndim == 0 or cells.shape[-1] != 2:
         raise ValueError(f"cells: got shape {cells.shape} of {cells.dtype}, needs (..., 2) integers")
     if np.any(np.abs(cells.astype(float)) > 400):  # where the table is e^560 deep, or e^-560
@@ -194,7 +198,8 @@ def scalar_network(points: ArrayLike, *, targets: ArrayLike = (0.8, 1.0), depth:
     225.64
     """
     points, targets, depth = _network(points, targets, depth)
-    return ((points**depth - targets) ** 2).sum(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _in_range(points, ((points**depth - targets) ** 2).sum(-1))
 
 
 def scalar_network_gradient(points: ArrayLike, *, targets: ArrayLike = (0.8, 1.0), depth: int = 4) -> np.ndarray:
@@ -206,7 +211,8 @@ def scalar_network_gradient(points: ArrayLike, *, targets: ArrayLike = (0.8, 1.0
     [-8.0, 960.0]
     """
     points, targets, depth = _network(points, targets, depth)
-    return 2 * depth * (points**depth - targets) * points ** (depth - 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _in_range(points, 2 * depth * (points**depth - targets) * points ** (depth - 1))
 
 
 def scalar_network_hessian(points: ArrayLike, *, targets: ArrayLike = (0.8, 1.0), depth: int = 4) -> np.ndarray:
@@ -218,9 +224,10 @@ def scalar_network_hessian(points: ArrayLike, *, targets: ArrayLike = (0.8, 1.0)
     [[8.0, 0.0], [0.0, 32.0]]
     """
     points, targets, depth = _network(points, targets, depth)
-    lower = points ** (depth - 2)
-    entries = 2 * depth * lower * ((2 * depth - 1) * lower * points**2 - (depth - 1) * targets)
-    return entries[..., None] * np.eye(2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        lower = points ** (depth - 2)
+        entries = 2 * depth * lower * ((2 * depth - 1) * lower * points**2 - (depth - 1) * targets)
+    return _in_range(points, entries)[..., None] * np.eye(2)
 
 
 def descend(gradient: Callable, start: ArrayLike, rates: ArrayLike, *, limit: float = 1e3) -> Run:
@@ -252,13 +259,15 @@ def descend(gradient: Callable, start: ArrayLike, rates: ArrayLike, *, limit: fl
     >>> run.points[0].tolist()
     [[1.0, 2.0], [0.5, 1.0], [0.25, 0.5], [0.125, 0.25]]
     """
-    point, limit = _points(start, "start").astype(float), float(validate.positive("limit", limit))
+    point, limit = validate.double("start", _points(start, "start")), validate.number("limit", limit, sign="> 0")
+    validate.function("gradient", gradient)
     rates = validate.positive("rates", rates)
     if rates.ndim != 1:
         raise ValueError(f"rates: got shape {rates.shape}, needs one rate for each step")
     points, alive = [point], np.ones(point.shape[:-1], bool)
     for rate in rates:
-        moved = point - rate * gradient(point)
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved = point - rate * gradient(point)
         alive = alive & np.all(np.abs(moved) <= limit, axis=-1)  # NaN counts as outside
         point = np.where(alive[..., None], moved, point)
         points.append(point)
@@ -293,6 +302,8 @@ def downward_share(gradients: ArrayLike, hessians: ArrayLike) -> np.ndarray:
     g, H = validate.real("gradients", gradients), validate.real("hessians", hessians)
     if g.ndim == 0 or H.shape != (*g.shape, g.shape[-1]):
         raise ValueError(f"hessians: got shape {H.shape}, needs gradients' {g.shape} and its last axis once more")
+    size = np.abs(g).max(axis=-1, initial=0, keepdims=True)  # so that squares stay in range
+    g, H = validate.double("gradients", g / np.where(size > 0, size, 1)), validate.double("hessians", H)
     values, vectors = np.linalg.eigh(H)
     parts = (np.swapaxes(vectors, -1, -2) @ g[..., None])[..., 0] ** 2
     with np.errstate(invalid="ignore"):
@@ -312,7 +323,7 @@ def chord_hessian(hessian: Callable, one: ArrayLike, two: ArrayLike, *, nodes: i
     one, two : (n,) array
         The ends.
     nodes : int
-        Number of points of the rule; exact for polynomials of degree ``2 nodes - 1``.
+        Number of points of the rule, at most 1000; exact for polynomials of degree ``2 nodes - 1``.
 
     Returns
     -------
@@ -324,12 +335,17 @@ def chord_hessian(hessian: Callable, one: ArrayLike, two: ArrayLike, *, nodes: i
     >>> chord_hessian(lambda p: p[..., None] ** 2, *ends).round(12).tolist()
     [[3.0]]
     """
+    validate.function("hessian", hessian)
     one, two = validate.real("one", one), validate.real("two", two)
     if one.ndim != 1 or one.shape != two.shape:
         raise ValueError(f"two: got shape {two.shape}, needs one vector like the first, {one.shape}")
-    places, weights = np.polynomial.legendre.leggauss(validate.integer("nodes", nodes, least=1))
-    points = one + (places[:, None] + 1) / 2 * (two - one)
-    return np.tensordot(weights / 2, hessian(points), axes=1)
+    places, weights = np.polynomial.legendre.leggauss(validate.integer("nodes", nodes, least=1, most=1000))
+    with np.errstate(over="ignore", invalid="ignore"):
+        points = validate.representable("one, two", (one, two), one + (places[:, None] + 1) / 2 * (two - one))
+        values = validate.real("hessian", hessian(points), need="needs a function whose values are finite")
+    if values.shape != points.shape + (one.size,):
+        raise ValueError(f"hessian: got shape {values.shape} from it, needs {points.shape + (one.size,)}")
+    return np.tensordot(weights / 2, values, axes=1)
 
 
 def _points(points, name="points"):
@@ -345,8 +361,14 @@ def _polar(points):
     return x, y, np.hypot(x, y)
 
 
+def _in_range(points, values):
+    return validate.representable("points, targets, depth", points, values)
+
+
 def _envelope(r, usual):
-    return np.exp(np.abs(1 - r / np.pi) if usual else 1 - r / np.pi)
+    with np.errstate(over="ignore"):
+        found = np.exp(np.abs(1 - r / np.pi) if usual else 1 - r / np.pi)
+    return validate.representable("points", r, found)
 
 
 def _slope(r, usual):

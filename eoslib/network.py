@@ -134,7 +134,7 @@ def initialise(
     alpha = validate.number("scale", scale, sign="> 0")
     try:
         dtype = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         dtype = np.dtype(object)
     if dtype.kind != "f":
         raise ValueError(f"dtype: got {dtype}, needs a floating dtype")
@@ -208,7 +208,7 @@ def loss(W: Array, M: Array) -> Array:
     W, M = validate.weights(W, M)
     with np.errstate(over="ignore", invalid="ignore"):
         R = prefixes(layers(W))[-1] - M
-        return validate.representable("W", W, (R * R).sum((-2, -1)) / 2)
+        return validate.representable("W, M", W, (R * R).sum((-2, -1)) / 2)
 
 
 def gradient(W: Array, M: Array) -> Array:
@@ -239,7 +239,7 @@ def gradient(W: Array, M: Array) -> Array:
     W, M = validate.weights(W, M)
     parts = layers(W)
     with np.errstate(over="ignore", invalid="ignore"):
-        return validate.representable("W", W, _stack(sweep_back(parts, P := prefixes(parts), P[-1] - M), W))
+        return validate.representable("W, M", W, _stack(sweep_back(parts, P := prefixes(parts), P[-1] - M), W))
 
 
 def hessian_vector_product(W: Array, M: Array, V: Array) -> Array:
@@ -270,7 +270,7 @@ def hessian_vector_product(W: Array, M: Array, V: Array) -> Array:
     """
     W, M, V = validate.weights(W, M, V=V)
     with np.errstate(over="ignore", invalid="ignore"):
-        return validate.representable("W, V", W, _stack(curvature(layers(W), M, layers(V)), W))
+        return validate.representable("W, M, V", W, _stack(curvature(layers(W), M, layers(V)), W))
 
 
 def layers(W: Array) -> list:

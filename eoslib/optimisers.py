@@ -22,15 +22,17 @@ from scipy.optimize import brentq
 from . import descent, network, scalar, validate
 
 
-def _momentum(value):
-    _share("momentum", value)
-
-
 def _share(name, value):
     number = validate.number(name, value, sign=">= 0")
     if number >= 1:
         raise ValueError(f"{name}: got {validate.short(value)}, needs a number in [0, 1)")
     return number
+
+
+def _store(rule, **numbers):
+    """Set fields of a frozen rule to what they were checked to be."""
+    for name, number in numbers.items():
+        object.__setattr__(rule, name, number)
 
 
 class Rule:
@@ -55,7 +57,7 @@ class _Momentum(Rule):
     momentum: float
 
     def __post_init__(self):
-        _momentum(self.momentum)
+        _store(self, momentum=_share("momentum", self.momentum))
 
     def start(self, W):
         return W
@@ -85,7 +87,7 @@ class WeightDecay(Rule):
     decay: float  # gamma, per step
 
     def __post_init__(self):
-        validate.positive("decay", self.decay, zero=True)
+        _store(self, decay=validate.number("decay", self.decay, sign=">= 0"))
 
     def advance(self, W, memory, gradient, rate):
         return (1 - self.decay) * W - rate * gradient(W), None
@@ -105,7 +107,7 @@ class LabelNoise(Rule):
 
     def __post_init__(self):
         validate.real("direction", self.direction)
-        validate.positive("size", self.size, zero=True)
+        _store(self, size=validate.number("size", self.size, sign=">= 0"))
         validate.generator(self.rng, "the noise")
 
     def advance(self, W, memory, gradient, rate):
@@ -125,8 +127,7 @@ class BatchNoise(Rule):
     rng: np.random.Generator
 
     def __post_init__(self):
-        if not validate.positive("variance", self.variance, zero=True) < 1:
-            raise ValueError(f"variance: got {self.variance!r}, needs a number in [0, 1)")
+        _store(self, variance=_share("variance", self.variance))
         validate.generator(self.rng, "the noise")
 
     def advance(self, W, memory, gradient, rate):
@@ -152,10 +153,8 @@ class ScalarRMSProp(Rule):
     floor: float = 0.0  # epsilon
 
     def __post_init__(self):
-        _momentum(self.momentum)
-        if not 0 <= self.memory < 1:
-            raise ValueError(f"memory: got {self.memory!r}, needs a number in [0, 1)")
-        validate.positive("floor", self.floor, zero=True)
+        _store(self, memory=_share("memory", self.memory), momentum=_share("momentum", self.momentum))
+        _store(self, floor=validate.number("floor", self.floor, sign=">= 0"))
 
     def advance(self, W, memory, gradient, rate):
         g = gradient(W)
@@ -219,6 +218,8 @@ def descend(
     [0.663494, 1.245597]
     """
     W, M = validate.weights(W, M, numpy_only=True)
+    if object in (W.dtype, M.dtype):
+        raise ValueError("W, M: got an array of objects, needs a floating dtype")
     W = W.astype(np.result_type(W, M), copy=False)
     rates = validate.positive("learning_rate", learning_rate)
     steps = validate.integer("steps", steps, least=0)
@@ -233,6 +234,12 @@ def descend(
         raise ValueError(f"every: got {every}, but none of the states {first} to {steps} is a multiple of it")
     observe = validate.functions("observe", observe)
     singular_values = validate.flag("singular_values", singular_values)
+    if not (callable(getattr(rule, "start", None)) and callable(getattr(rule, "advance", None))):
+        raise ValueError(f"rule: got {validate.short(rule)}, needs a Rule, or what has its two methods")
+    if isinstance(rule, _Momentum) and memory is not None:
+        memory = validate.cast("memory", memory, validate.real("memory", memory), W.dtype)
+        if memory.shape != W.shape[W.ndim - memory.ndim :]:
+            raise ValueError(f"memory: got shape {memory.shape}, needs weights, {W.shape}")
     states, diverged_at = _follow(W, M, rate, steps, rule, memory, wanted)
     return _result(rates, M, np.array(wanted), states, diverged_at, observe, singular_values)
 
@@ -285,11 +292,17 @@ def _result(rates, M, recorded, states, diverged_at, observe, singular_values):
                 f"observe: the function {name!r} returned shape {value.shape} for weights of shape {history.shape}, "
                 f"needs {dead.shape} in front"
             )
-    singular = np.linalg.svd(network.product(history), compute_uv=False) if singular_values else None
+    singular = None
+    if singular_values:  # in float64 where LAPACK has no routine for the dtype
+        P = network.product(history)
+        P = P if P.dtype in (np.float32, np.float64) else validate.double("W", P)
+        singular = np.linalg.svd(P, compute_uv=False)
+    with np.errstate(over="ignore", invalid="ignore"):  # of what is past divergence
+        loss = _loss(history, M)
     return descent.Run(
         weights=ended,
         steps=recorded,
-        loss=by_run(_loss(history, M)),
+        loss=by_run(loss),
         singular_values=None if singular is None else by_run(singular),
         diverged=diverged_at >= 0,
         diverged_at=diverged_at,
@@ -322,6 +335,7 @@ class Cycle:
 
 def _plain(t, depth):
     """Rate, two points and two slopes of the cycle of plain descent with ratio e^(2t)."""
+    depth = validate.integer("depth", depth, least=2)
     q, low, high = scalar.branch(validate.number("t", t, sign=">= 0"), depth)
     slopes = [scalar.slope(u, 1.0, depth, q / depth) for u in (low, high)]
     return q, low, high, slopes
@@ -352,21 +366,21 @@ def heavy_ball_multipliers(multipliers: ArrayLike, *, momentum: float) -> np.nda
     >>> heavy_ball_multipliers(1.0, momentum=0.5).real.tolist()
     [1.0, 0.25]
     """
-    _momentum(momentum)
-    try:
-        values = np.asarray(multipliers)
-    except ValueError:  # a ragged list
-        values = np.asarray(None)
-    if values.dtype.kind not in "iufc" or isinstance(multipliers, np.ma.MaskedArray) or not np.isfinite(values).all():
-        raise ValueError(f"multipliers: got {validate.short(multipliers)}, needs finite real or complex numbers")
-    values = values.astype(complex)
-    if np.any(np.abs(values) > 1e150):  # whose square may be out of range
+    b, need = _share("momentum", momentum), "needs finite real or complex numbers"
+    values = validate.plain("multipliers", multipliers, need=need)
+    if values.dtype.kind not in "iufc" or not np.isfinite(values).all():
+        raise ValueError(f"multipliers: got {validate.short(multipliers)}, {need}")
+    with np.errstate(over="ignore"):
+        values = values.astype(complex)
+    if not np.all(np.abs(values) <= 1e150):  # whose square may be out of range
         raise ValueError(f"multipliers: got {validate.short(multipliers)}, needs numbers of at most 1e150 in size")
-    half = (1 + momentum) ** 2 * values / 2 - momentum
-    root = np.sqrt(half**2 - momentum**2)
-    pair = np.stack([half + root, half - root], axis=-1)
+    a = (1 + b) ** 2 * values / 2
+    root = np.sqrt(a * (a - 2 * b))  # of (a - b)^2 - b^2
+    pair = np.stack([a - b + root, a - b - root], axis=-1)
     order = np.argsort(-np.abs(pair), axis=-1, kind="stable")
-    return np.take_along_axis(pair, order, axis=-1)
+    large, small = np.moveaxis(np.take_along_axis(pair, order, axis=-1), -1, 0)
+    lost = np.abs(small) < np.abs(large) / 2  # a difference; the product of both is known
+    return np.stack([large, np.where(lost, b * b / np.where(lost, large, 1), small)], axis=-1)
 
 
 def heavy_ball_cycle(t: float, depth: int, *, momentum: float) -> Cycle:
@@ -388,7 +402,7 @@ def heavy_ball_cycle(t: float, depth: int, *, momentum: float) -> Cycle:
     >>> heavy_ball_cycle(0.0, 4, momentum=0.5).rate  # the edge, 2 (1 + beta)
     3.0
     """
-    _momentum(momentum)
+    momentum = _share("momentum", momentum)
     q, low, high, slopes = _plain(t, depth)
     trace = (1 + momentum) ** 2 * slopes[0] * slopes[1] - 2 * momentum
     return Cycle((1 + momentum) * q, low, high, trace, momentum**2)
@@ -407,7 +421,7 @@ def nesterov_cycle(t: float, depth: int, *, momentum: float) -> Cycle:
     >>> round(nesterov_cycle(0.0, 4, momentum=0.5).rate, 12)
     1.5
     """
-    _momentum(momentum)
+    momentum = _share("momentum", momentum)
     q, low, high, slopes = _plain(t, depth)
     ratio = (1 + momentum) / (1 + 2 * momentum)
     first, second = (1 - (1 - g) * ratio for g in slopes)
@@ -576,13 +590,15 @@ def window_end(cycle: Callable[[float], Cycle], *, start: float = 1e-3, stop: fl
     ----------
     cycle : callable
         Gives the cycle for ``t``, for example ``lambda t: heavy_ball_cycle(t, 3, momentum=0.9)``.
-    start, stop, pieces
-        Grid of t on which the first change of sign is looked for.
+    start, stop : float
+        First and last t of the grid on which the first change of sign is looked for, 0 <= start < stop.
+    pieces : int
+        Of the grid, at most a million.
 
     Raises
     ------
     ValueError
-        If there is none on the grid.
+        If there is none on the grid, or an argument is none of these.
 
     Examples
     --------
@@ -593,13 +609,24 @@ def window_end(cycle: Callable[[float], Cycle], *, start: float = 1e-3, stop: fl
     True
     """
 
+    validate.function("cycle", cycle)
+    start, stop = validate.number("start", start, sign=">= 0"), validate.number("stop", stop, sign="> 0")
+    if not start < stop:
+        raise ValueError(f"start, stop: got {start}, {stop}, needs start < stop")
+    pieces = validate.integer("pieces", pieces, least=1, most=10**6)
+
     def flip(t):
-        c = cycle(t)
+        try:
+            c = cycle(t)
+        except ValueError as error:
+            raise ValueError(f"cycle, start, stop: there is none at t = {t}: {error}") from error
+        if not isinstance(c, Cycle):
+            raise ValueError(f"cycle: got {validate.short(c)} from it, needs a Cycle")
         return 1 + c.trace + c.determinant
 
     grid = np.linspace(start, stop, pieces + 1)
     values = np.array([flip(t) for t in grid])
     change = np.flatnonzero(values[:-1] * values[1:] <= 0)
     if change.size == 0:
-        raise ValueError(f"cycle: it keeps attracting, or never does, for t from {start} to {stop}")
+        raise ValueError(f"cycle: it keeps attracting, or never does, for t from start = {start} to stop = {stop}")
     return cycle(brentq(flip, grid[change[0]], grid[change[0] + 1], xtol=1e-15))

@@ -55,6 +55,7 @@ def _in_one_dtype(s, target, learning_rate):
         "learning_rate": _checked(validate.positive, "learning_rate", learning_rate),
         "s": _checked(validate.real, "s", s),
     }
+    validate.together(s=given["s"], target=given["target"], learning_rate=given["learning_rate"])
     dtype = np.result_type(*given.values())
     dtype = np.dtype(float) if dtype.kind != "f" else dtype
     target, learning_rate, s = (validate.cast(name, x, x, dtype) for name, x in given.items())
@@ -181,13 +182,7 @@ def orbit(
     given = _in_one_dtype(s, target, learning_rate)
     steps = validate.integer("steps", steps, least=0)
     keep = steps + 1 if keep is None else min(validate.integer("keep", keep, least=1), steps + 1)
-    dtype = given[0].dtype
-    try:
-        shape = np.broadcast_shapes(*(x.shape for x in given))
-    except ValueError:
-        raise ValueError(
-            f"s: got shape {given[0].shape}, which does not broadcast with those of target and learning_rate"
-        ) from None
+    dtype, shape = given[0].dtype, np.broadcast_shapes(*(x.shape for x in given))
     validate.storable("keep", (keep,) + shape)
     run = _compiled(compiled, dtype) if validate.flag("compiled", compiled) else _orbits
     flat = [np.broadcast_to(x, shape).reshape(-1) for x in given]
@@ -304,6 +299,7 @@ def relative_rate(target: ArrayLike, depth: int, learning_rate: ArrayLike) -> np
     2.25
     """
     rate, sharpness = validate.positive("learning_rate", learning_rate), sharpness_at_minimum(target, depth)
+    validate.together(learning_rate=rate, target=sharpness)
     with np.errstate(over="ignore"):
         q = rate * sharpness
     return _finite(q, "learning_rate", learning_rate, "eta S", positive=True)
@@ -579,7 +575,7 @@ def sharpness_on_cycle(target: float, depth: int, learning_rate: float) -> Cycle
     >>> c.at_low < 2 / 1.1 < c.at_high
     True
     """
-    cycle = two_cycle(target, depth, learning_rate)
+    depth, cycle = validate.integer("depth", depth, least=2), two_cycle(target, depth, learning_rate)
     at_low, at_high = _branch_slopes(cycle.t, depth)
     rate = validate.cast("learning_rate", learning_rate, learning_rate, float)
     return CycleSharpness(at_low=_plain((1 - at_low) / rate), at_high=_plain((1 - at_high) / rate))
@@ -741,9 +737,10 @@ def window(depth: int) -> Window:
     return _window(depth)
 
 
-def _start(start, size):
+def _start(start, size, q):
     """The first layer value in units of the minimum; one that is zero there would stay at the saddle."""
     values = validate.real("start", start)
+    validate.together(start=values, target=size, learning_rate=q)
     with np.errstate(over="ignore"):
         u = values / size
     if np.any((u == 0) & (values != 0)):
@@ -792,11 +789,12 @@ def lyapunov(
     True
     """
     depth = validate.integer("depth", depth, least=2)
-    q = validate.cast("learning_rate", learning_rate, relative_rate(target, depth, learning_rate), float)
+    q = relative_rate(target, depth, learning_rate)
+    q = validate.cast("target, learning_rate", (target, learning_rate), q, float)
     _reject_past_divergence(q, depth, learning_rate, "a bounded orbit")
     steps, transient = validate.integer("steps", steps, least=1), validate.integer("transient", transient, least=0)
     size = validate.cast("target", target, target, float) ** (1 / depth)
-    u = np.full(q.shape, 0.7) if start is None else _start(start, size) + np.zeros(q.shape)
+    u = np.full(q.shape, 0.7) if start is None else _start(start, size, q) + np.zeros(q.shape)
     total = np.zeros(q.shape)
     for index in range(transient + steps):
         with np.errstate(over="ignore", invalid="ignore"):  # an orbit that leaves is reported below

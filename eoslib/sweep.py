@@ -75,8 +75,9 @@ def run(
         ``functools.partial`` binds and the variables that the function takes from around it. With the grid, the block,
         the source of the function, the record's script and the library it is what finished blocks are known by.
     n_jobs : int, optional
-        Processes, as joblib counts them (-1: as many as there are cores). By default that is for
-        ``joblib.parallel_config`` to say, and 1 without it. A plain loop, without joblib, for 1.
+        Processes, as joblib counts them (-1: as many as there are cores); a number above that of the blocks counts as
+        that. By default it is for ``joblib.parallel_config`` to say, and 1 without it. A plain loop, without joblib, for
+        1.
     progress : bool
         Whether stderr shows a bar, and at the end how many runs failed.
 
@@ -234,6 +235,7 @@ def _stream(n_jobs, jobs) -> Generator:
             return
         from joblib import Parallel, delayed
 
+        n_jobs = n_jobs if n_jobs is None or n_jobs < 0 else max(1, min(n_jobs, len(jobs)))  # joblib starts them all
         parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
         with contextlib.closing(parallel(delayed(_timed)(name, job) for name, job in jobs.items())) as finished:
             yield from finished

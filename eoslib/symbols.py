@@ -57,7 +57,7 @@ def prove(left: Any, right: Any = 0, *, assuming: Sequence[tuple] = ()) -> bool:
         difference = left if right == 0 else left - right
         substitutions = [(old, new) for old, new in assuming]
         difference.subs(substitutions)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError) as error:
         told = str(error) if str(error).startswith(("left: ", "right: ")) else f"left, right, assuming: {error}"
         raise TypeError(f"{told}; needs two expressions or equal matrices, and pairs to substitute") from None
     if isinstance(difference, sp.MatrixExpr):

@@ -221,7 +221,12 @@ def closed_form(n: Any) -> tuple:
     >>> closed_form(Fraction(1, 2))[0] < 0
     True
     """
-    below = (n - 1) * (3 * n * n - 3 * n + 1) * (9 * n * n * n - 59 * n * n + 71 * n - 25)
+    return _closed_form(n, n - 1)
+
+
+def _closed_form(n, less):
+    """See `closed_form`; `less` is n - 1, of which floats lose digits near one."""
+    below = less * (3 * n * n - 3 * n + 1) * (9 * n * n * n - 59 * n * n + 71 * n - 25)
     return 8 * _horner(REAL, n) / below, 4 * _horner(IMAGINARY, n) / below
 
 
@@ -268,18 +273,17 @@ def law(ratio: float) -> Torus:
     k = validate.number("ratio", ratio)
     if not 0 < k < 1:
         raise ValueError(f"ratio: got {ratio!r}, needs a number strictly between 0 and 1")
-    n = 2 * k / (1 + k)
-    real, imaginary = closed_form(n)
+    n, rest = 2 * k / (1 + k), (1 - k) / (1 + k)  # n and 1 - n, each to all digits
+    real, imaginary = _closed_form(n, -rest)
     size = (3 - n) / -real  # r^4 / epsilon
     amplitude = (1 + k) / 2 * size**0.25 * np.sqrt(1 + n) * (5 - n) ** 0.25
-    cos, sin = 2 * n - 1, 2 * np.sqrt(n * (1 - n))
-    # trace tau = 2 |mu| cos(angle), with m = (2 - n)(1 + eps), n -> n (1 + eps): d tau / d eps at eps = 0
-    m = 2 - n
-    trace = 2 * n * n + 2 * n * m - n - 3 * m
-    linear = -(trace / 2 - (3 - n) * cos) / sin
+    sin = 2 * np.sqrt(n * rest)
+    # trace tau = 2 |mu| cos(angle), with m = (2 - n)(1 + eps), n -> n (1 + eps): d tau / d eps = 6 (n - 1) at eps = 0,
+    # so that with cos(angle) = 2 n - 1 the angle moves by 2 n (2 - n) / sin(angle)
+    linear = (2 - n) * np.sqrt(n / rest)
     return Torus(
         amplitude=float(amplitude),
-        angle=float(np.arccos(cos)),
-        turning=float(linear + imaginary / sin * size),
+        angle=2 * float(np.arctan2(np.sqrt(rest), np.sqrt(n))),
+        turning=float(linear + imaginary * size / sin),
         linear_turning=float(linear),
     )

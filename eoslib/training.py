@@ -100,7 +100,7 @@ def sharpness(
     seed : int
         Of the random start.
     threads : int or None
-        torch's threads meanwhile; ``None`` leaves them.
+        torch's threads meanwhile, at most 1024; ``None`` leaves them.
 
     Returns
     -------
@@ -136,7 +136,8 @@ def sharpness(
     block = k if block is None else validate.integer("block", block, least=1)
     basis = max(6 * block, 30, 3 * k) if basis is None else validate.integer("basis", basis, least=k + 2 * block)
     products = validate.integer("products", products, least=k + block)
-    tolerance, smallest = float(validate.positive("tolerance", tolerance)), validate.flag("smallest", smallest)
+    validate.function("loss", loss)
+    tolerance, smallest = validate.number("tolerance", tolerance, sign="> 0"), validate.flag("smallest", smallest)
     twin = copy.deepcopy(model)
     with _undisturbed(parameters, seed, threads), torch.enable_grad():
         parameters = _parameters(twin)
@@ -157,6 +158,8 @@ def singular_values(matrix: torch.Tensor, k: int) -> np.ndarray:
     k = validate.integer("k", k, least=1)
     if not isinstance(matrix, torch.Tensor) or matrix.ndim < 2:
         raise ValueError(f"matrix: got {getattr(matrix, 'shape', type(matrix))}, needs a tensor of two axes or more")
+    if matrix.is_complex() or matrix.layout != torch.strided:
+        raise ValueError(f"matrix: got one of {matrix.dtype} and {matrix.layout}, needs a real and dense one")
     A = matrix.detach().flatten(1).double()
     A = A if A.shape[0] <= A.shape[1] else A.mT
     if k > A.shape[0]:
@@ -218,7 +221,7 @@ def descend(
     seed : int
         Of torch's random state during the run (dropout) and of the eigenvalue method.
     threads : int or None
-        torch's threads meanwhile; ``None`` leaves them.
+        torch's threads meanwhile, at most 1024; ``None`` leaves them.
     progress : bool
         A bar on stderr (needs tqdm).
     checkpoint : path, optional
@@ -252,12 +255,15 @@ def descend(
     options = {
         "k": validate.integer("k", k, least=0),
         "sharpness_every": validate.integer("sharpness_every", sharpness_every, least=0),
-        "sharpness_at": sorted({validate.integer("sharpness_at", step, least=0) for step in sharpness_at}),
+        "sharpness_at": _steps(sharpness_at),
         "eigenvalues": validate.integer("eigenvalues", eigenvalues, least=1),
-        "tolerance": float(validate.positive("tolerance", tolerance)),
+        "tolerance": validate.number("tolerance", tolerance, sign="> 0"),
         "seed": validate.integer("seed", seed, least=0),
     }
     validate.integer("checkpoint_every", checkpoint_every, least=1)
+    validate.function("loss", loss)
+    if checkpoint is not None and (not isinstance(checkpoint, (str, os.PathLike)) or "\0" in str(checkpoint)):
+        raise ValueError(f"checkpoint: got {validate.short(checkpoint)}, needs a path")
     observe, progress = validate.functions("observe", observe), validate.flag("progress", progress)
     twin = copy.deepcopy(model)
     names = _layers(twin, layers) if k else []
@@ -559,9 +565,18 @@ def _layers(model, layers):
     weights = {name: p for name, p in model.named_parameters() if p.ndim >= 2}
     if layers is None:
         return list(weights)
-    if isinstance(layers, str) or not all(name in weights for name in layers):
+    if not isinstance(layers, (list, tuple)) or not all(isinstance(name, str) and name in weights for name in layers):
         raise ValueError(f"layers: got {layers!r}, needs a list of names from {list(weights)}")
     return list(layers)
+
+
+def _steps(sharpness_at):
+    """Numbers of steps, increasing."""
+    try:
+        steps = list(sharpness_at)
+    except TypeError:
+        raise ValueError(f"sharpness_at: got {validate.short(sharpness_at)}, needs a sequence of steps") from None
+    return sorted({validate.integer("sharpness_at", step, least=0) for step in steps})
 
 
 def _devices(parameters):
@@ -577,7 +592,7 @@ def _undisturbed(parameters, seed, threads) -> Iterator[None]:
         torch.manual_seed(validate.integer("seed", seed, least=0))
         try:
             if threads is not None:
-                torch.set_num_threads(validate.integer("threads", threads, least=1))
+                torch.set_num_threads(validate.integer("threads", threads, least=1, most=1024))
             yield
         finally:
             torch.set_num_threads(before)

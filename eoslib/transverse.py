@@ -58,7 +58,7 @@ def pair_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike) -> np.
     Raises
     ------
     ValueError
-        If the shapes differ, L < 2, or an entry is not finite.
+        If the shapes differ, L < 2, an entry is not finite, or the block is beyond the floating range.
 
     Examples
     --------
@@ -74,11 +74,13 @@ def pair_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike) -> np.
         raise ValueError(
             f"first, second, targets: got shapes {a.shape}, {b.shape}, {m.shape}, needs (L,), (L,), (2,) with L >= 2"
         )
-    (a_before, a_between, a_after), (b_before, b_between, b_after) = _products(a), _products(b)
-    v, w = a_after * b_before, b_after * a_before
-    C = (a.prod() - m[0]) * a_after[:, None] * b_between * a_before
-    C += (b.prod() - m[1]) * b_before[:, None] * a_between.T * b_after
-    return np.block([[np.outer(v, v), C], [C.T, np.outer(w, w)]])
+    with np.errstate(over="ignore", invalid="ignore"):
+        (a_before, a_between, a_after), (b_before, b_between, b_after) = _products(a), _products(b)
+        v, w = a_after * b_before, b_after * a_before
+        C = (a.prod() - m[0]) * a_after[:, None] * b_between * a_before
+        C += (b.prod() - m[1]) * b_before[:, None] * a_between.T * b_after
+        H = np.block([[np.outer(v, v), C], [C.T, np.outer(w, w)]])
+    return validate.representable("first, second, targets", (first, second, targets), H)
 
 
 def _products(x):
@@ -151,9 +153,10 @@ def sector_hessian(first: ArrayLike, second: ArrayLike, targets: ArrayLike, dept
     return validate.representable("first, second, targets, depth", (first, second, targets, depth), H)
 
 
-def _sign(value):
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)) or value not in (1, -1):
-        raise ValueError(f"sign: got {validate.short(value)}, needs 1 or -1")
+def _sign(value, name="sign"):
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, (bool, np.timedelta64))
+    if not real or value not in (1, -1):
+        raise ValueError(f"{name}: got {validate.short(value)}, needs 1 or -1")
     return int(value)
 
 
@@ -174,7 +177,7 @@ def _turns(a, b, angles):
 
 
 def _pair(singular_values, pair):
-    m = validate.positive("singular_values", singular_values)
+    m = validate.cast("singular_values", singular_values, validate.positive("singular_values", singular_values), float)
     if m.ndim != 1 or m.size < 2 or np.any(np.diff(m) > 0):
         raise ValueError(f"singular_values: got {singular_values!r}, needs at least two, largest first")
     i, j = _modes(pair)
@@ -185,7 +188,8 @@ def _pair(singular_values, pair):
 
 def _modes(pair):
     """Two whole numbers."""
-    if not isinstance(pair, (tuple, list, np.ndarray)) or len(pair) != 2:
+    pair = list(pair) if isinstance(pair, np.ndarray) and pair.ndim else pair
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise ValueError(f"pair: got {validate.short(pair)}, needs two modes, counted from 0")
     return tuple(validate.integer("pair", mode, least=0) for mode in pair)
 
@@ -298,7 +302,7 @@ def multipliers(
     >>> multipliers((1.0, 0.8), 2, 2 / 1.8, sector=-1).real.round(9).tolist()
     [0.777777778, 0.777777778]
     """
-    signs = (1, -1) if sector is None else (sector,)
+    signs = (1, -1) if sector is None else (_sign(sector, "sector"),)
     found = np.concatenate(
         [
             np.linalg.eigvals(floquet_matrix(singular_values, depth, learning_rate, sign, pair=pair, phase=phase))
@@ -363,7 +367,9 @@ def pair_eigenvalue(singular_values: ArrayLike, depth: int, *, pair: tuple[int, 
     depth = validate.integer("depth", depth, least=2, most=10**6)
     one, two = _pair(singular_values, pair)
     n = np.arange(depth)
-    return float(np.sum(one ** (2 * (depth - 1 - n) / depth) * two ** (2 * n / depth)))
+    with np.errstate(over="ignore"):
+        total = np.sum(one ** (2 * (depth - 1 - n) / depth) * two ** (2 * n / depth))
+    return float(validate.representable("singular_values", singular_values, total))
 
 
 def threshold(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] = (0, 1)) -> float:
@@ -556,12 +562,12 @@ def lyapunov(
     Returns
     -------
     (n,) ndarray
-        ``inf`` where the run escaped.
+        ``inf`` where the run escaped: weights 1e4 times larger than those of the start, of the target and than 1.
 
     Raises
     ------
     ValueError
-        On wrong shapes or a missing generator.
+        On wrong shapes or a missing generator, or where a derivative leaves the floating range.
 
     Examples
     --------
@@ -573,6 +579,8 @@ def lyapunov(
     True
     """
     W, M = validate.weights(W, M, numpy_only=True)
+    if object in (W.dtype, M.dtype):
+        raise ValueError("W, M: got an array of objects, needs a floating dtype")
     rates = validate.positive("learning_rate", learning_rate)
     steps = validate.integer("steps", steps, least=1)
     validate.generator(rng, "the tangent vectors")
@@ -581,14 +589,18 @@ def lyapunov(
     V = rng.standard_normal(W.shape)
     V = V / np.sqrt((V * V).sum(axis=(1, 2, 3), keepdims=True))  # else its length counts as growth of the first step
     rates = rates[:, None, None, None]
-    limit = ESCAPE * max(1.0, np.abs(W).max())
+    limit = ESCAPE * max(1.0, np.abs(W).max(initial=0), np.abs(M).max() ** (1 / W.shape[1]))
     total, escaped = np.zeros(len(W)), np.zeros(len(W), bool)
     for _ in range(steps):
-        V = V - rates * network.hessian_vector_product(W, M, V)
-        W = W - rates * network.gradient(W, M)
-        size = np.sqrt((V * V).sum(axis=(1, 2, 3)))
-        total += np.log(size)
-        V = V / size[:, None, None, None]
-        escaped |= np.abs(W).max(axis=(1, 2, 3)) > limit
+        with np.errstate(over="ignore", invalid="ignore"):  # of runs that escape
+            V = V - rates * network.hessian_vector_product(W, M, V)
+            W = W - rates * network.gradient(W, M)
+            unit = np.ldexp(1.0, np.frexp(np.abs(V).max(axis=(1, 2, 3), keepdims=True))[1])  # squares stay in range
+            V = V / unit
+            size = np.sqrt((V * V).sum(axis=(1, 2, 3)))
+            size = np.where(size > 0, size, 1e-300)  # of a direction that one step wipes out
+            total += np.log(size) + np.log(unit[:, 0, 0, 0])
+            V = V / size[:, None, None, None]
+        escaped |= ~(np.abs(W).max(axis=(1, 2, 3)) <= limit) | ~np.isfinite(V).all(axis=(1, 2, 3))
         W, V = (np.where(escaped[:, None, None, None], fill, x) for fill, x in ((0.0, W), (1.0, V)))
     return np.where(escaped, np.inf, total / steps)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +32,8 @@ def integer(name: str, value: Any, *, least: int, most: int | None = None) -> in
     ValueError: depth: got 0, needs an integer >= 1
     """
     try:
-        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
+        refused = isinstance(value, (bool, np.bool_, np.ma.MaskedArray))  # a mask would be lost
+        number = None if refused else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < least or number > (2**53 if most is None else most):
@@ -142,12 +145,7 @@ def real(name: str, value: Any, *, need: str = "needs finite real numbers") -> n
     >>> real("x", [1, 2]).dtype
     dtype('float64')
     """
-    if isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"{name}: got a masked array, {need}: fill or drop what is masked")
-    try:
-        array = np.asarray(value)
-    except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors on a device or with a gradient
-        array = np.asarray(None)
+    array = plain(name, value, need=need)
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{name}: got {short(value)}, {need}")
     if array.dtype.kind != "f":
@@ -157,6 +155,90 @@ def real(name: str, value: Any, *, need: str = "needs finite real numbers") -> n
             f"{name}: got {'a value that is' if array.ndim == 0 else 'entries that are'} not finite, {need}"
         )
     return array
+
+
+def plain(name: str, value: Any, *, need: str) -> np.ndarray:
+    """Return `value` as an array of whatever dtype; what is none, as a ragged list, becomes an array of objects.
+
+    Raises
+    ------
+    ValueError
+        If `value` is a masked array, whose mask would be lost.
+
+    Examples
+    --------
+    >>> plain("x", [[1.0], [1.0, 2.0]], need="needs numbers").dtype
+    dtype('O')
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"{name}: got a masked array, {need}: fill or drop what is masked")
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):  # ragged lists, tensors on a device or with a gradient
+        return np.asarray(None)
+
+
+def double(name: str, array: np.ndarray) -> np.ndarray:
+    """Return the finite `array` in float64, for LAPACK; an entry that is too small there is zero.
+
+    Raises
+    ------
+    ValueError
+        If an entry is beyond the range of float64, or no real number.
+
+    Examples
+    --------
+    >>> double("W", np.ones(1, np.float32)).dtype
+    dtype('float64')
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        result = array.astype(np.float64, copy=False)
+    if not np.all(np.isfinite(result)):
+        raise ValueError(f"{name}: got entries beyond the range of float64, needs numbers within it")
+    return result
+
+
+def together(**arrays: np.ndarray) -> tuple[int, ...]:
+    """Return the common shape of arrays that broadcast, each under the name of its argument.
+
+    Raises
+    ------
+    ValueError
+        If they do not broadcast.
+
+    Examples
+    --------
+    >>> together(s=np.ones(2), target=np.ones(3))
+    Traceback (most recent call last):
+    ...
+    ValueError: s, target: got shapes (2,), (3,), needs ones that broadcast
+    """
+    shapes = [np.shape(array) for array in arrays.values()]
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        got = ", ".join(map(str, shapes))
+        raise ValueError(f"{', '.join(arrays)}: got shapes {got}, needs ones that broadcast") from None
+
+
+def function(name: str, value: Any) -> Callable:
+    """Return `value` if it can be called.
+
+    Raises
+    ------
+    ValueError
+        If it cannot.
+
+    Examples
+    --------
+    >>> function("gradient", 2.0)
+    Traceback (most recent call last):
+    ...
+    ValueError: gradient: got 2.0, needs a function
+    """
+    if not callable(value):
+        raise ValueError(f"{name}: got {short(value)}, needs a function")
+    return value
 
 
 def representable(name: str, value: Any, result: Any) -> Any:
@@ -250,8 +332,8 @@ def short(value: Any) -> str:
 def weights(W: Any, M: Any = _ABSENT, *, V: Any = _ABSENT, numpy_only: bool = False) -> tuple:
     """Check that `W` has shape (..., L, d, d), that `M` is (d, d) and that `V` has the shape of `W`.
 
-    NumPy arrays of any floating dtype pass unchanged, so do arrays of Python objects (for mpmath) and floating torch
-    tensors; lists and integers become float64.
+    NumPy arrays of any floating dtype pass unchanged, so do arrays of real Python numbers (for mpmath) and dense
+    floating torch tensors; lists and integers become float64.
 
     Returns
     -------
@@ -352,19 +434,22 @@ def functions(name: str, value: Any) -> dict[str, Callable]:
 
 
 def _is_tensor(value):
-    return type(value).__module__.split(".")[0] == "torch"
+    torch = sys.modules.get("torch")  # without which nothing is a tensor
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _array(name, value):
     if _is_tensor(value):
         if not value.is_floating_point():
             raise ValueError(f"{name}: got a tensor of {value.dtype}, needs a floating dtype")
+        if value.layout != sys.modules["torch"].strided:
+            raise ValueError(f"{name}: got a tensor of layout {value.layout}, needs a dense one")
         if not bool(value.isfinite().all()):
             raise ValueError(f"{name}: got entries that are not finite, needs finite numbers")
         return value
     if isinstance(value, np.ndarray) and value.dtype == object and not isinstance(value, np.ma.MaskedArray):
         try:
-            finite = all(bool(x - x == 0) for x in value.ravel())
+            finite = all(isinstance(x, numbers.Real) and bool(x - x == 0) for x in value.ravel())
         except (TypeError, ValueError, ArithmeticError):
             finite = False
         if not finite:

@@ -492,3 +492,26 @@ def test_rank_and_coincidence_of_matrices_that_are_not_diagonal():
     near = np.stack([np.diag([1.0, 1 - 1e-13, 1e-3])] * 2)
     with pytest.raises(ValueError, match="^W: got coinciding"):
         alignment.distance_from_imbalance(near, np.zeros((1, 3, 3)), 1)
+
+
+def test_the_prediction_for_each_layer_and_network_does_not_depend_on_the_others():
+    W = np.stack([np.diag([2.0, 1.0]), np.array([[2.0, 0.0], [0.003, 1.0]]), np.diag([2.0, 1.0])])
+    alone = alignment.distance_from_imbalance(W, alignment.imbalance(W), 2)
+    batch = np.stack([W, 1e-140 * W, 1e140 * W])
+    found = alignment.distance_from_imbalance(batch, alignment.imbalance(batch), 2)
+    np.testing.assert_allclose(found, np.stack([alone] * 3), rtol=1e-9)
+    small = np.stack([np.diag([2e-7, 1e-7]), np.diag([3.0, 1.0])])  # its singular values differ by a factor of two
+    assert alignment.distance_from_imbalance(small, np.zeros((1, 2, 2)), 2).tolist() == [0.0]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.longdouble])
+def test_dtypes_that_lapack_has_not(dtype):
+    M, turn = np.diag([2.0, 1.0]), np.array([[0.0, -1.0], [1.0, 0.0]])
+    np.testing.assert_allclose(alignment.angles(M.astype(dtype), np.eye(2), 2), 0)
+    (_, s, _), (_, ds, _) = alignment.singular_vector_velocity(M.astype(dtype), turn.astype(dtype))
+    assert s.tolist() == [2.0, 1.0] and ds.tolist() == [0.0, 0.0]
+
+
+def test_a_velocity_beyond_the_range_is_named():
+    with pytest.raises(ValueError, match="^velocity: "):
+        alignment.singular_vector_velocity(np.diag([2e-300, 1e-300]), np.full((2, 2), 1e10))

@@ -1,5 +1,7 @@
 """Averages in closed form, third derivatives, the complementarity problem, and the flow against its definition."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -325,10 +327,57 @@ def test_flow_at_the_edge_moves_by_gradient_and_force():
         ),
         (
             lambda: averages.central_flow(np.full((3, 1, 1), 1e60), [[1.0]], 1e-8, 9),
-            "^learning_rate: got 1e-08, at which the flow leaves",
+            "^learning_rate, W, M: got 1e-08, with which the flow leaves",
         ),
     ],
 )
 def test_refusals_name_the_argument(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-200, 1e-40, 1e40, 1e200, 1e290])
+def test_third_derivative_is_linear_in_both_directions_at_every_scale(factor):
+    rng = np.random.default_rng(5)
+    W, U, V = rng.standard_normal((3, 3, 2, 2))
+    M = np.eye(2)
+    plain = averages.third_derivative(W, M, U, V)
+    # a product with the factor rounds once, and so do the products of it
+    np.testing.assert_allclose(averages.third_derivative(W, M, U, factor * V) / factor, plain, rtol=1e-12)
+    np.testing.assert_allclose(averages.third_derivative(W, M, factor * U, V) / factor, plain, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-60, 1e-20, 1.0, 1e20, 1e60])
+def test_third_derivative_in_other_units(size):
+    rng = np.random.default_rng(6)
+    W, U, V = rng.standard_normal((3, 3, 2, 2))
+    # f(c W; c^3 M) = c^6 f(W; M) for three layers: the third derivative goes like c^3 for directions of size one
+    found = averages.third_derivative(size * W, size**3 * np.eye(2), U, V)
+    np.testing.assert_allclose(found / size**3, averages.third_derivative(W, np.eye(2), U, V), rtol=1e-11)
+
+
+@pytest.mark.parametrize("factor", [1e-300, 1e-160, 1e-20, 1e20, 1e160, 1e300])
+def test_complementarity_in_other_units(factor):
+    A, B = np.array([[-3.0, 0.2], [0.2, 1.0]]), np.einsum("ik,jl->ijkl", np.eye(2), np.eye(2))
+    plain = averages.complementarity(A, B)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_allclose(averages.complementarity(factor * A, B) / factor, plain, rtol=1e-12, atol=1e-13)
+        np.testing.assert_allclose(averages.complementarity(A, factor * B) * factor, plain, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: averages.complementarity([[-3.0]], [[[[-2.0]]]]), "^B: .* needs a positive semidefinite one"),
+        (lambda: averages.complementarity([[-1.0]], [[[[1.0]]]], tolerance=1.0), "^tolerance: got 1.0"),
+        (lambda: averages.complementarity([[-3e300]], [[[[2e-300]]]]), "^A, B: "),
+        (lambda: averages.on_cycle(1e200, 2, 1.1e-200), "^target: "),
+        (lambda: averages.central_rest(1e200, 2, 1.1e-200), "^target: "),
+    ],
+)
+def test_what_is_no_operator_or_overflows_is_named(call, words):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=words):
+            call()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 
+import warnings
+
 import mpmath as mp
 import numpy as np
 import pytest
@@ -522,3 +524,31 @@ def test_small_and_large_scales_join(depth):
 def test_refusals_name_the_argument(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("alpha", [1e-100, 1e-20, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("depth", [2, 3, 200])
+def test_slope_of_the_sharpness_keeps_its_digits_at_small_scales(alpha, depth):
+    # as alpha goes to 0: T = 1 - alpha^2, y = 1 and Psi = L, up to a relative L alpha^2
+    expected = 2 * (depth - 1) * alpha**3 / depth
+    found, more = balance.sharpness_slope(alpha, 1.0, depth), 2 * depth * alpha**2
+    assert found == pytest.approx(expected, rel=more + 1e-13, abs=0)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_short_integers_do_not_overflow(kind):
+    for function in (balance.sharpness_slope, balance.growth, balance.flow_sharpness):
+        assert function(1.0, 1.0, kind(120)) == function(1.0, 1.0, 120)
+
+
+def test_what_overflows_is_named_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for call, words in (
+            (lambda: balance.cycle_factor(5e-324), "^ratio: "),
+            (lambda: balance.growth(1e-200, 1e-300, 3), "^scale, target: "),
+            (lambda: balance.frozen_fraction(0.5, 1.0, 3, 1.7e308), "^learning_rate, scale, target, depth: "),
+            (lambda: balance.flow_limit(np.longdouble("1e-400"), 1.0, 3), "^scale: |which is zero"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                call()

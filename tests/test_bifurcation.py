@@ -500,9 +500,9 @@ def test_bad_input_names_the_argument(call, word):
         (lambda: bifurcation.scan(1, [2.1]), "^depth: got 1, needs an integer from 2 to 10000"),
         (lambda: bifurcation.period([["a"]]), "^orbits: got .* needs real numbers"),
         (lambda: bifurcation.period([[1.0], [1.0, 2.0]]), "^orbits: got .* needs real numbers"),
-        (lambda: bifurcation.period(np.ones(32)), r"^orbits, tolerance: got shapes \(32,\)"),
-        (lambda: bifurcation.period(np.ones((1, 31))), r"^orbits, tolerance: got shapes \(1, 31\), .* = 32"),
-        (lambda: bifurcation.period(np.ones((1, 32)), tolerance=[1e-6]), "^orbits, tolerance: got shapes"),
+        (lambda: bifurcation.period(np.ones(32)), r"^orbits: got shape \(32,\)"),
+        (lambda: bifurcation.period(np.ones((1, 31))), r"^orbits: got shape \(1, 31\), .* = 32"),
+        (lambda: bifurcation.period(np.ones((1, 32)), tolerance=[1e-6]), "^tolerance: got"),
         (lambda: bifurcation.period(np.ones((1, 32)), tolerance=0.0), "^tolerance: got 0.0"),
         (lambda: bifurcation.period(np.ones((1, 32)), longest=0), "^longest: got 0, needs an integer >= 1"),
         (lambda: bifurcation.pair_limit(2, 2.5, [3.1]), "^orbit: got .* at most 3.0"),
@@ -961,3 +961,21 @@ def test_an_orbit_that_leaves_in_one_step_is_reported_without_a_warning():
 def test_the_documented_length_of_a_scan():
     plain, named = bifurcation.scan(2, [2.2]), bifurcation.scan(2, [2.2], steps=3000, keep=200, start=0.7)
     assert np.array_equal(plain.orbits, named.orbits) and np.array_equal(plain.lyapunov, named.lyapunov)
+
+
+@pytest.mark.parametrize("rates", [[1e308, -1e308, 1e308], [1.0, 0.0, 5e-324]])
+def test_ratios_beyond_the_floating_range_are_refused(rates):
+    with pytest.raises(ValueError, match="^rates: got .* needs numbers whose gaps and ratios are within range"):
+        bifurcation.feigenbaum(rates)
+
+
+def test_masked_orbits_are_refused():
+    states = np.ma.masked_array(np.ones((1, 40)), np.arange(40) == 3)
+    with pytest.raises(ValueError, match="^orbits: got a masked array"):
+        bifurcation.period(states, longest=4)
+
+
+def test_overshoot_names_the_rate_that_is_too_large():
+    with pytest.raises(ValueError, match="^q: got 1.7e[+]308"):
+        bifurcation.overshoot(1.7e308, 3)
+    assert bifurcation.overshoot(3e299, 3) == pytest.approx(3e299 / 5 / 2.5 ** (1 / 3), rel=1e-13, abs=0)  # D/E = 5/2

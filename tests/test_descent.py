@@ -527,3 +527,10 @@ def test_later_values_may_be_complex():
     kinds = iter([1.0, 0.5j, 0.25, 0.125])
     run = descent.descend(W, M, 0.02, 600, observe={"x": lambda w: np.full(w.shape[:2], next(kinds))})
     assert run.observed["x"].dtype == complex and run.observed["x"][[0, 256]].tolist() == [1, 0.5j]
+
+
+def test_a_flow_that_never_ends_is_stopped(monkeypatch):
+    monkeypatch.setattr(descent, "MOST_SLOPES", 2000)
+    with pytest.raises(RuntimeError, match="^gradient flow stopped after time .*: 2000 evaluations of the gradient"):
+        descent.flow(np.ones((2, 1, 1)), np.eye(1), [1e300])
+    assert np.isfinite(descent.flow(np.ones((2, 1, 1)), 2 * np.eye(1), [1.0])).all()

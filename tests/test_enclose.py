@@ -200,3 +200,24 @@ def test_half_infinite_values_are_not_enclosed():
     for ends in ([0, np.inf], [-np.inf, 0]):
         with pytest.raises(ArithmeticError, match="^function: its values on .* are not enclosed"):
             enclose.over(lambda iv, x: iv.mpf(ends), (0.0, 1.0), pieces=1)
+
+
+@pytest.mark.parametrize("high", [2**53 + 1, np.nextafter(np.longdouble(1), np.longdouble(2)), np.int64(2**53 + 1)])
+def test_ends_that_are_no_floats_are_rounded_outward(high):
+    found = enclose.over(lambda iv, x: x, (0, high), pieces=1)
+    assert found.high > high or found.high == high == np.float64(high)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: enclose.over(lambda iv, x: x, (-1.7e308, 1.7e308), pieces=3), "^sides: .*width"),
+        (lambda: enclose.over(None, (0.0, 1.0)), "^function: got None"),
+        (lambda: enclose.below(None, (0.0, 1.0), bound=1.0), "^function: got None"),
+        (lambda: enclose.over(lambda iv, x: x, (0.0, 1.0), pieces=np.array(1.5)), "^pieces: "),
+        (lambda: enclose.ends(1.0), "^interval: got 1.0"),
+    ],
+)
+def test_what_is_no_function_interval_or_width_is_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -193,3 +193,28 @@ def test_a_share_known_only_roughly_is_an_error_in_each_part(monkeypatch):
     parts = iter([(1.0, np.nan)])
     with pytest.raises(ArithmeticError, match="known to nan only"):
         escape.time_to_reach(0.5, 1.0, 2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "target", "scale"),
+    [(0.5, 1e300, 1e-300), (0.5, 1e30, 1e-300), (1e-300, 2.0, 0.1), (1e-30, 1.0, 1e-3)],
+)
+def test_time_to_reach_at_the_ends_of_the_floating_range(fraction, target, scale):
+    # two layers: t = (1/m) int du / (1 - c sinh 2u) up to sinh 2U = f/c, c = a^2/(2m); rational in z = exp 2u
+    with mp.workdps(2000):
+        m, a, f = mp.mpf(target), mp.mpf(scale), mp.mpf(fraction)
+        c = a * a / (2 * m)
+        U = mp.asinh(f / c) / 2
+        root = mp.sqrt(1 + c * c)  # 1 - c (z - 1/z)/2 = -(c/2z) (z - z1)(z - z2), z1 z2 = -1
+        z1, z2 = (1 + root) / c, -c / (1 + root)
+        F = lambda z: -(mp.log(abs(z - z1)) - mp.log(abs(z - z2))) / (c * (z1 - z2))
+        exact = (F(mp.exp(2 * U)) - F(mp.mpf(1))) / m if fraction > 1e-20 else U / m
+    found = escape.time_to_reach(fraction, target, 2, scale)
+    assert found == pytest.approx(float(exact), rel=1e-9, abs=0)  # the error that the integral is known to
+
+
+def test_the_last_layer_keeps_its_digits_where_squares_leave_the_range():
+    W = escape.leave_saddle(1.0, 3, 1e-250, 1e200).ravel()
+    np.testing.assert_allclose(W, 1e-203, rtol=1e-12)  # 1/(rate remaining), and x = y beside so small a scale
+    with pytest.raises(ValueError, match="^fraction: got 5e-324"):
+        escape.time_to_reach(5e-324, 2.0, 3, 1.0)

@@ -623,3 +623,22 @@ def test_how_far_a_layer_is_from_the_form_of_the_reduction():
 def test_an_aligned_network_of_width_one_may_overflow_too():
     with pytest.raises(ValueError, match="^layer_singular_values: got"):
         hessian.spectrum_aligned(np.full((3, 1), 1e80), (1.0,))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: hessian.dense(np.ones((100_000, 1, 1)), np.eye(1)), "^W: got an array of shape"),
+        (lambda: hessian.spectrum_aligned(np.ones((1001, 1)), (1.0,)), "^layer_singular_values: got 1001 layers"),
+        (lambda: hessian.sharpness(np.full((2, 1, 1), np.longdouble("1e400")), np.eye(1)), "^W: got"),
+    ],
+)
+def test_what_has_no_room_is_refused_at_once(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_the_aligned_spectrum_of_dtypes_that_lapack_has_not():
+    plain = hessian.spectrum_aligned(np.ones((3, 2)), (2.0, 1.0))
+    for dtype in (np.float16, np.longdouble):
+        np.testing.assert_array_equal(hessian.spectrum_aligned(np.ones((3, 2), dtype), (2.0, 1.0)), plain)

@@ -1,5 +1,7 @@
 """Two landscapes over the plane against finite differences, other code for descent, and what they should refuse."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -363,10 +365,39 @@ def test_chord_of_one_node_is_the_middle_and_of_few_exact_for_polynomials():
         (lambda: landscape.chord_hessian(lambda p: p, [[1.0]], [[2.0]]), r"^two: got shape \(1, 1\)"),
         (lambda: landscape.chord_hessian(lambda p: p, [np.nan], [1.0]), "^one: got entries that are not finite"),
         (lambda: landscape.chord_hessian(lambda p: p, [1.0], [np.nan]), "^two: got entries that are not finite"),
-        (lambda: landscape.chord_hessian(lambda p: p, [1.0], [2.0], nodes=0), "^nodes: got 0, needs an integer >= 1"),
+        (lambda: landscape.chord_hessian(lambda p: p, [1.0], [2.0], nodes=0), "^nodes: got 0, needs .* from 1 to 1000"),
         (lambda: landscape.holder([1.0, 1.0], usual=1), "^usual: got 1, needs True or False"),
     ],
 )
 def test_refusals_say_what_is_needed(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("size", [1e-320, 1e-200, 1e-160, 1e160, 1e300])
+def test_the_share_does_not_depend_on_the_unit_of_the_gradient(size):
+    g = np.array([3.0, 4.0]) * size
+    share = g[1] ** 2 / (g @ g) if 1e-150 < size < 1e150 else 1 / (1 + (g[0] / g[1]) ** 2)  # subnormal ones are rounded
+    assert landscape.downward_share(g, np.diag([1.0, -2.0])) == pytest.approx(share, rel=1e-14, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: landscape.holder([1e4, 2e4], usual=True), "^points: "),
+        (lambda: landscape.holder_gradient([1e4, 2e4], usual=True), "^points: "),
+        (lambda: landscape.cell([1e300, 1.0]), "^points: "),
+        (lambda: landscape.scalar_network([1e100, 1.0]), "^points, targets, depth: "),
+        (lambda: landscape.scalar_network_gradient([1e100, 1.0]), "^points, targets, depth: "),
+        (lambda: landscape.scalar_network_hessian([1e100, 1.0]), "^points, targets, depth: "),
+        (lambda: landscape.descend(None, [1.0, 2.0], [0.5]), "^gradient: got None, needs a function"),
+        (lambda: landscape.descend(lambda p: p, [1.0, 2.0], [0.5], limit=[1.0, 2.0]), "^limit: "),
+        (lambda: landscape.chord_hessian(lambda p: p, [1.0], [2.0]), r"^hessian: got shape \(24, 1\) from it"),
+        (lambda: landscape.chord_hessian(lambda p: p[..., None], [1.7e308], [-1.7e308]), "^one, two: "),
+    ],
+)
+def test_what_overflows_or_is_no_function_is_named(call, words):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=words):
+            call()

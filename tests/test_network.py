@@ -219,7 +219,7 @@ def test_a_scale_that_the_dtype_does_not_hold_is_refused(scale, dtype):
 def test_overflow_is_named_and_not_warned_of():
     W, M = np.full((3, 1, 1), 1e80), np.eye(1)
     for call in (network.loss, network.gradient):
-        with pytest.raises(ValueError, match="W: got .* needs numbers whose result is within the floating range"):
+        with pytest.raises(ValueError, match="W, M: got .* needs numbers whose result is within the floating range"):
             call(np.full((3, 1, 1), 1e120), M)
     assert np.isfinite(network.product(W)).all()
     with pytest.raises(ValueError, match="W: got"):
@@ -321,15 +321,15 @@ def test_targets_by_hand():
         (lambda: network.initialise("gaussian", depth=2, width=2, scale=1), 'for the start "gaussian"'),
         (
             lambda: network.hessian_vector_product(np.full((3, 1, 1), 1e120), np.eye(1), np.ones((3, 1, 1))),
-            "^W, V: got",
+            "^W, M, V: got",
         ),
         (
             lambda: network.hessian_vector_product(1e120 * np.stack([EYE] * 3), EYE, np.ones((3, 2, 2))),
-            "^W, V: got",
+            "^W, M, V: got",
         ),  # infinity times zero, not only infinity
-        (lambda: network.gradient(np.array([1e200, 1e200, 0.0, 1.0])[:, None, None], np.eye(1)), "^W: got"),
+        (lambda: network.gradient(np.array([1e200, 1e200, 0.0, 1.0])[:, None, None], np.eye(1)), "^W, M: got"),
         (lambda: network.product(np.array([1e200, 1e200, 0.0])[:, None, None]), "^W: got"),
-        (lambda: network.loss(np.array([1e200, 1e200, 0.0])[:, None, None], np.eye(1)), "^W: got"),
+        (lambda: network.loss(np.array([1e200, 1e200, 0.0])[:, None, None], np.eye(1)), "^W, M: got"),
     ],
 )
 def test_refusals_name_the_argument(call, words):

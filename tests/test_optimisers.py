@@ -1,7 +1,9 @@
 """Update rules against loops written out, their two-cycles against long runs, and bad input."""
 
+import functools
 from math import gamma
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.special import ive, kve
@@ -349,9 +351,9 @@ def test_the_window_ends_where_a_multiplier_is_minus_one(depth, momentum):
         assert end.rate == pytest.approx(scalar.window(depth).period_four, rel=1e-10, abs=0)
     coarse = optimisers.window_end(branch, start=1e-4, stop=2.0, pieces=7)
     assert coarse.rate == pytest.approx(end.rate, rel=1e-12, abs=0)
-    with pytest.raises(ValueError, match=r"^cycle: it keeps attracting, or never does, for t from 0.001 to 0.01$"):
+    with pytest.raises(ValueError, match=r"^cycle: it keeps attracting, .*, for t from start = 0.001 to stop = 0.01$"):
         optimisers.window_end(branch, stop=0.01)
-    with pytest.raises(ValueError, match="^cycle"):
+    with pytest.raises(ValueError, match="^start, stop: got 1.5, 1.0, needs start < stop"):
         optimisers.window_end(branch, start=1.5)  # up to 1.0 unless told otherwise
 
 
@@ -608,7 +610,7 @@ def flipping(flip):
 
 def test_the_window_end_is_the_first_change_of_sign_on_its_grid():
     assert optimisers.window_end(flipping(lambda t: 0.9 - t)).rate == pytest.approx(0.9, rel=1e-12)
-    with pytest.raises(ValueError, match="^cycle: .* for t from 0.5 to 1.0$"):
+    with pytest.raises(ValueError, match="^cycle: .* for t from start = 0.5 to stop = 1.0$"):
         optimisers.window_end(flipping(lambda t: 1.3 - t), start=0.5)
     # a root on the grid, inside or last; two roots in neighbouring intervals
     for root in (0.5, 1.0):
@@ -619,3 +621,32 @@ def test_the_window_end_is_the_first_change_of_sign_on_its_grid():
     # t is found to 1e-15 beside a root of 3e-10
     found = optimisers.window_end(flipping(lambda t: 27 - (1e10 * t) ** 3), start=1e-11, stop=1e-9, pieces=3)
     assert found.rate == pytest.approx(3e-10, rel=1e-5, abs=0)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1e-3, 0.5, 0.999])
+@pytest.mark.parametrize("multiplier", [-1e150, -1e9, -1e-20, 1e-20, 0.3, 1.0, 1e3, 1e8, 1e12, 1e150, 2e4 + 3e4j])
+def test_both_roots_under_the_heavy_ball_keep_their_digits(multiplier, momentum):
+    with mpmath.workdps(400):
+        a, b = (1 + mpmath.mpf(momentum)) ** 2 * mpmath.mpmathify(multiplier) / 2, mpmath.mpf(momentum)
+        root = mpmath.sqrt(a * (a - 2 * b))
+        exact = sorted((a - b + root, a - b - root), key=lambda x: (-abs(x), -mpmath.im(x)))
+        found = optimisers.heavy_ball_multipliers(multiplier, momentum=momentum)
+        for x, wanted in zip(sorted(found, key=lambda x: (-round(abs(x), 9), -x.imag)), exact):
+            # a dozen roundings, which a root feels lambda/root times: much where the two nearly coincide
+            assert abs(x - wanted) <= 1e-14 * abs(wanted) * (1 + abs(a / root))
+
+
+def test_numbers_of_rules_become_floats_and_are_checked():
+    assert type(optimisers.HeavyBall(np.float16(0.5)).momentum) is float
+    plain = optimisers.nesterov_cycle(0.1, 3, momentum=float(np.float16(0.9)))
+    assert optimisers.nesterov_cycle(0.1, 3, momentum=np.float16(0.9)) == plain
+    run = functools.partial(optimisers.descend, np.ones((2, 1, 1)), np.eye(1), 0.1, 2)
+    for call, name in (
+        (lambda: optimisers.ScalarRMSProp(None), "memory"),
+        (lambda: optimisers.ScalarRMSProp([0.1, 0.2]), "memory"),
+        (lambda: optimisers.BatchNoise([0.1, 0.2], np.random.default_rng(0)), "variance"),
+        (lambda: run(rule=None), "rule"),
+        (lambda: run(rule=optimisers.HeavyBall(0.5), memory=[1.0, 2.0, 3.0]), "memory"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: got"):
+            call()

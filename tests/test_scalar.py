@@ -393,7 +393,7 @@ WIDE = pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, re
     [
         (lambda tiny, rate: scalar.two_cycle(tiny, 2, 1.1 / tiny), "^target: got .*, which is zero in float64"),
         (lambda tiny, rate: scalar.lyapunov(tiny, 2, 1.1 / tiny), "^target: got .*, which is zero in float64"),
-        (lambda tiny, rate: scalar.lyapunov(1.0, 2, tiny), "^learning_rate: got .*, which is zero in float64"),
+        (lambda tiny, rate: scalar.lyapunov(1.0, 2, tiny), "^target, learning_rate: got .*, which is zero in float64"),
         (lambda tiny, rate: scalar.branch(tiny, 2), "^t: got .*, which is zero in float64"),
         (lambda tiny, rate: scalar.branch_multiplier(tiny, 2), "^t: got .*, which is zero in float64"),
         (lambda tiny, rate: scalar.branch_parameter(1 / tiny, 2), "^q: got .*, which is infinite in float64"),
@@ -431,7 +431,7 @@ def test_orbits_keep_their_dtype():
     assert scalar.orbit(1, 2, 3, 0.1, 0).states.tolist() == [1.0]
     with pytest.raises(ValueError, match="^compiled: "):
         scalar.orbit(np.float32([0.5, 0.6]), 1.0, 3, 0.7, 5, compiled=True)
-    with pytest.raises(ValueError, match="^s: .*broadcast"):
+    with pytest.raises(ValueError, match="^s, target, learning_rate: .*broadcast"):
         scalar.orbit([0.5, 0.6], 1.0, 3, [0.7, 0.8, 0.9], 5)
 
 
@@ -689,3 +689,21 @@ def test_the_first_zero_of_several():
     assert scalar._first_zero(lambda x: 0.999 - x, 0.0, 1.0, pieces=1) == pytest.approx(0.999, rel=1e-13, abs=0)
     with pytest.raises(RuntimeError, match="^no sign change between 0.0 and 1.0$"):
         scalar._first_zero(lambda x: x + 1, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_depths_that_are_short_integers(kind):
+    assert scalar.sharpness_on_cycle(1.0, kind(100), 0.021) == scalar.sharpness_on_cycle(1.0, 100, 0.021)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: scalar.step([0.1, 0.2], [1, 2, 3], 2, 0.1), r"^s, target, learning_rate: got shapes \(2,\), \(3,\), \(\)"),
+        (lambda: scalar.two_cycle([1.0, 2.0], 2, [1.1, 1.1, 1.1]), "^learning_rate, target: got shapes"),
+        (lambda: scalar.lyapunov(1, 2, [1.1, 1.2], start=[0.1, 0.2, 0.3]), "^start, target, learning_rate: got shapes"),
+    ],
+)
+def test_shapes_that_do_not_broadcast_are_named(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -616,3 +616,19 @@ def test_the_bifurcation_record_is_made_by_a_sweep_however_it_is_split(tmp_path,
         else:
             assert array.tobytes() == whole[name].tobytes()
     assert not list(tmp_path.glob("*.parts"))
+
+
+def test_no_more_processes_than_blocks(monkeypatch):
+    import joblib
+
+    asked = []
+
+    class Parallel(joblib.Parallel):
+        def __init__(self, n_jobs=None, **options):
+            asked.append(n_jobs)
+            super().__init__(n_jobs=1, **options)
+
+    monkeypatch.setattr(joblib, "Parallel", Parallel)
+    for n_jobs in (10_000, -1, None):
+        sweep.run(lambda x: {"y": x}, {"x": [1.0, 2.0, 3.0]}, n_jobs=n_jobs, progress=False)
+    assert asked == [3, -1, None]

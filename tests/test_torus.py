@@ -1,7 +1,9 @@
 """The torus of two layers: the exact normal form against simulation of the whole network."""
 
+import dataclasses
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -113,3 +115,18 @@ def test_products_of_polynomials_by_hand():
     assert torus._times(P, {(0, 0): 7, (1, 1): 11}, 2) == {(0, 0): 14, (1, 0): 21, (0, 1): 35, (1, 1): 22}
     assert torus._times(P, P, 2) == {(0, 0): 4, (1, 0): 12, (0, 1): 20, (2, 0): 9, (1, 1): 30, (0, 2): 25}
     assert torus._times({(2, 1): 1}, {(0, 3): 1}, 5) == {} and torus._times({(2, 1): 1}, {(0, 2): 1}, 5) == {(2, 3): 1}
+
+
+@pytest.mark.parametrize("ratio", [1e-300, 1e-16, 1e-12, 1e-6, 0.5, 0.9, 1 - 1e-6, 1 - 1e-12, 1 - 2**-53])
+def test_the_law_keeps_its_digits_at_both_ends(ratio):
+    with mpmath.workdps(400):  # 1 - n is lost in floats near one, and 2 n - 1 + 1 near zero
+        k = mpmath.mpf(ratio)
+        n = 2 * k / (1 + k)
+        real, imaginary = torus.closed_form(n)
+        size, sin = (3 - n) / -real, 2 * mpmath.sqrt(n * (1 - n))
+        trace = 2 * n * n + 2 * n * (2 - n) - n - 3 * (2 - n)
+        linear = -(trace / 2 - (3 - n) * (2 * n - 1)) / sin
+        amplitude = (1 + k) / 2 * (size * (5 - n)) ** 0.25 * mpmath.sqrt(1 + n)
+        exact = amplitude, mpmath.acos(2 * n - 1), linear + imaginary / sin * size, linear
+        for found, wanted in zip(dataclasses.astuple(torus.law(ratio)), exact):
+            assert abs(found / wanted - 1) < 1e-13  # a few dozen roundings, the polynomials' condition is below 100

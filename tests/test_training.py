@@ -475,7 +475,7 @@ class Half(torch.nn.Module):
         (lambda: training.sharpness(*weight(), products=1), "^products: got 1, needs an integer >= 2"),
         (lambda: training.sharpness(*weight(), tolerance=0.0), "^tolerance: got 0.0"),
         (lambda: training.sharpness(*weight(), seed=-1), "^seed: got -1, needs an integer >= 0"),
-        (lambda: training.sharpness(*weight(), threads=0), "^threads: got 0, needs an integer >= 1"),
+        (lambda: training.sharpness(*weight(), threads=0), "^threads: got 0, needs an integer from 1 to 1024"),
         (lambda: training.singular_values(np.eye(2), 1), r"^matrix: got \(2, 2\), needs a tensor of two axes or more"),
         (lambda: training.singular_values(torch.ones(3), 1), r"^matrix: got torch.Size\(\[3\]\), needs a tensor"),
         (lambda: training.singular_values(torch.ones(3, 2), 3), "^k: got 3, needs at most 2"),
@@ -1240,3 +1240,24 @@ def test_a_restart_leaves_the_outer_half_of_the_basis_and_at_least_a_block_besid
         with pytest.raises(RuntimeError, match="^products: "):
             training.sharpness(model, Quadratic.energy, products=40, tolerance=1e-9, **options)
         assert filled[: len(wanted)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layers": 3}, "^layers: got 3"),
+        ({"layers": [["weight"]]}, "^layers: got"),
+        ({"sharpness_at": 3}, "^sharpness_at: got 3, needs a sequence"),
+        ({"checkpoint": 3.0}, "^checkpoint: got 3.0, needs a path"),
+        ({"threads": 10**6}, "^threads: got 1000000"),
+    ],
+)
+def test_what_is_no_list_or_path_is_named(options, words):
+    model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    with pytest.raises(ValueError, match=words):
+        training.descend(model, lambda m: (m.weight**2).sum(), 0.1, 2, **({"k": 1} | options))
+    with pytest.raises(ValueError, match="^loss: got None, needs a function"):
+        training.sharpness(model, None)
+    for odd in (torch.eye(2).to_sparse(), torch.eye(2) * 1j):
+        with pytest.raises(ValueError, match="^matrix: got"):
+            training.singular_values(odd, 1)

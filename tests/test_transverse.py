@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -533,3 +534,28 @@ def test_second_order_laws_in_exact_fractions(depth):
         assert found == pytest.approx(float(expected), rel=1e-15, abs=0)
     # and from the leading order of the determinant: theta^2 = 16 (L^2 - 1) / 3 h^2, q - 2 = 2 one h^2
     assert law.angle**2 == pytest.approx(float(16 * (L**2 - 1) / 3 / (2 * one)), rel=1e-15, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: transverse.pair_hessian([1e200, 1e200], [1.0, 1.0], (1.0, 1.0)), "^first, second, targets: "),
+        (lambda: transverse.pair_eigenvalue((1e300, 1e300), 3), "^singular_values: "),
+        (lambda: transverse.multipliers((1.0, 0.8), 2, 1.1, sector=2), "^sector: got 2"),
+        (lambda: transverse.sector_hessian(1.0, 1.0, (1.0, 1.0), 2, np.complex64(1)), "^sign: "),
+        (lambda: transverse.pair_eigenvalue((1.0, 0.8), 2, pair=np.array(1)), "^pair: "),
+    ],
+)
+def test_what_overflows_is_named(call, words):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=words):
+            call()
+
+
+def test_lyapunov_of_a_direction_that_is_wiped_out_and_of_a_large_target():
+    one = np.ones((1, 1, 1, 1))
+    found = transverse.lyapunov(one, np.eye(1), [1.0], 5, rng=np.random.default_rng(0))  # 1 - rate = 0
+    assert found == pytest.approx(np.log(1e-300), abs=1)
+    W = np.full((1, 2, 1, 1), 0.1)  # a long way below the target's 10^6, which it reaches
+    assert np.isfinite(transverse.lyapunov(W, np.eye(1) * 1e12, [1e-13], 400, rng=np.random.default_rng(0))).all()

@@ -1,9 +1,11 @@
 """Checks of arguments: what passes, what does not, and the words of each refusal."""
 
+import decimal
 import fractions
 
 import numpy as np
 import pytest
+import sympy
 import torch
 
 from eoslib import validate
@@ -217,3 +219,16 @@ def test_generators():
     for bad in (None, 0, np.random.RandomState(0)):
         with pytest.raises(ValueError, match="^rng: got .*, needs a numpy.random.Generator for a target$"):
             validate.generator(bad, "a target")
+
+
+def test_what_only_looks_like_an_integer_a_tensor_or_a_real_number_is_refused():
+    with pytest.raises(ValueError, match="^depth: got"):
+        validate.integer("depth", np.ma.masked_array(3, mask=True), least=1)
+    for odd in (torch.float32, torch.nn.Linear(1, 1), torch.Size([2, 2]), torch.eye(2).to_sparse()):
+        with pytest.raises(ValueError, match="^W: got"):
+            validate.weights(odd)
+    for odd in (1j, sympy.Symbol("x"), decimal.Decimal(1), None):
+        with pytest.raises(ValueError, match="^W: got objects"):
+            validate.weights(np.full((1, 1, 1), odd, dtype=object))
+    for exact in (fractions.Fraction(1, 3), sympy.Rational(1, 3), 10**400):
+        assert validate.weights(np.full((1, 1, 1), exact, dtype=object))[0][0, 0, 0] == exact
