@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from importlib.machinery import all_suffixes
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -60,7 +61,7 @@ INDIFFERENT = re.compile(
 
 # Run in a kernel: what it is, as far as outputs depend on it.
 QUESTION = """
-import hashlib, importlib.metadata, importlib.util, json, locale, os, pathlib, sys, time, warnings
+import hashlib, importlib.metadata, importlib.util, json, locale, os, pathlib, site, sys, time, warnings
 import matplotlib, matplotlib.font_manager, mpmath, numpy, sympy, threadpoolctl
 def _text(path):
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16] if path else None
@@ -68,6 +69,8 @@ def _file(name):
     spec = importlib.util.find_spec(name)
     return spec.origin if spec else None
 _shell = get_ipython()
+_own = {"IPKernelApp": {"connection_file"}}  # what the start of a kernel sets by itself
+_config = {k: sorted(set(v) - _own.get(k, set())) for k, v in _shell.config.items()}
 _start = pathlib.Path(_shell.profile_dir.startup_dir)
 _answer = {
     "python": sys.version,
@@ -78,7 +81,8 @@ _answer = {
     "modules": [m.__file__ for m in (numpy, matplotlib, sympy, mpmath)],
     "packages": sorted({f"{d.name}=={d.version}" for d in importlib.metadata.distributions()}),
     "site": [_text(getattr(sys.modules.get(n), "__file__", None)) for n in ("sitecustomize", "usercustomize")],
-    "ipython": {k: v for k, v in _shell.config.items() if v and k != "IPKernelApp"},
+    "paths": {p.name: _text(p) for f in site.getsitepackages() for p in sorted(pathlib.Path(f).glob("*.pth"))},
+    "ipython": {k: v for k, v in _config.items() if v},
     "startup": sorted(p.name for p in _start.glob("*") if p.suffix in (".py", ".ipy")),
     "backend": matplotlib.get_backend(),
     "style": hashlib.sha256(repr(sorted(matplotlib.rcParams.items())).encode()).hexdigest()[:16],
@@ -147,9 +151,11 @@ def make_folder(path: Path) -> Path:
 def shadows(folder: Path) -> list[str]:
     """Files in a folder on the import path that hide a module of Python or of an installed package, or set a style."""
     names = set(sys.stdlib_module_names) | set(packages_distributions()) - {"eoslib"}
-    found = [p for p in folder.glob("*.py") if p.stem in names]
-    found += [p.parent for p in folder.glob("*/__init__.py") if p.parent.name in names]
-    return sorted(str(p) for p in [*found, *folder.glob("matplotlibrc")])
+    names |= {"sitecustomize", "usercustomize"}  # which Python runs at its start
+    found = [p for suffix in all_suffixes() for p in folder.glob(f"*{suffix}") if p.name.removesuffix(suffix) in names]
+    inits = [p for suffix in all_suffixes() for p in folder.glob(f"*/__init__{suffix}")]
+    found += [p.parent for p in inits if p.parent.name in names]
+    return sorted(str(p) for p in {*found, *folder.glob("matplotlibrc")})
 
 
 def refuse_switches() -> None:

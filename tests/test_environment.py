@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.machinery import all_suffixes
 from pathlib import Path
 
 import environment
@@ -328,9 +329,23 @@ def test_a_kernel_that_is_not_the_books_is_refused(part):
 
 
 def test_files_that_hide_a_module_or_set_a_style_are_found(tmp_path):
-    for name in ("numpy.py", "random.py", "matplotlibrc", "mine.py"):
-        (tmp_path / name).touch()
-    assert [Path(p).name for p in environment.shadows(tmp_path)] == ["matplotlibrc", "numpy.py", "random.py"]
+    hiding = ["matplotlibrc", "numpy.py", "random.py", "random.pyc", "scipy", "sitecustomize.py", "sympy.abi3.so"]
+    (tmp_path / "scipy").mkdir()
+    for name in (*hiding, "mine.py", "scipy/__init__.pyc"):
+        if name != "scipy":
+            (tmp_path / name).touch()
+    found = [Path(p).name for p in environment.shadows(tmp_path)]
+    assert found == [name for name in hiding if not name.endswith(".so") or ".abi3.so" in all_suffixes()]
+
+
+@pytest.mark.parametrize("line", ["exec_lines = ['import math; math.pi = 3']", "matplotlib = 'agg'"])
+def test_a_configured_kernel_is_refused(line, tmp_path, monkeypatch):
+    profile = tmp_path / "profile_default"
+    profile.mkdir()
+    (profile / "ipython_kernel_config.py").write_text(f"c.IPKernelApp.{line}")
+    monkeypatch.setitem(environment.FIXED, "IPYTHONDIR", str(tmp_path))
+    with pytest.raises(environment.Foreign, match="IPython is configured on this machine .*IPKernelApp"):
+        environment.state.__wrapped__()
 
 
 @pytest.fixture
