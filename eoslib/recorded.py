@@ -78,8 +78,8 @@ def collect(
     RuntimeError
         If another process is at the same record.
     ValueError
-        If a part's file is damaged, or the folder holds a file that is none of the run's; the message names it. If `jobs`
-        is no dict of functions by their names.
+        If a part's file is damaged or was made as another part or by another run, or the folder holds a file that is none
+        of the run's; the message names it. If `jobs` is no dict of functions by their names.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def collect(
             bar.update(len(results))
             with contextlib.closing((through or partial(_one_by_one, bar))(left)) as finished:
                 for name, arrays, seconds in finished:
-                    _write(paths[name], _sealed(arrays | {"seconds": np.array(seconds)}, {"part": name}))
+                    _write(paths[name], _sealed(arrays | {"seconds": np.array(seconds)}, _place(paths[name])))
                     (place / f"{name}.checkpoint").unlink(missing_ok=True)
                     results[name] = _part(paths[name])
                     bar.update()
@@ -123,7 +123,16 @@ def _one_by_one(bar, jobs):
 
 
 def _part(path):
-    return _read(path, "a part that is done again when this file is removed")[0]
+    what = "a part that is done again when this file is removed"
+    arrays, note = _read(path, what)
+    if note != _place(path):
+        raise ValueError(f"{path}: was made as {note}, needs {_place(path)}; it is {what}")
+    return arrays
+
+
+def _place(path):
+    """Which part of which run (`folder`) a file is by its path; in its note, so that none stands for another."""
+    return {"part": path.stem, "run": path.parent.name}
 
 
 def folder(record: Path, settings: dict | None = None) -> Path:
@@ -191,10 +200,23 @@ def save(
 def write(record: Path, arrays: dict, note: dict) -> None:
     """Write a record with a given note, and its digest: what `save` does when it has made the note."""
     _write(record, _sealed(arrays, note))
-    listed = _listed(record) or {}
-    listed[record.name] = {"sha256": _file_digest(record), "script": note.get("script")}
+    enter(record, note.get("script"))
+
+
+def enter(record: Path, script: str | None = None) -> None:
+    """Enter the digest of a record of any format, and of the script that made it, in ``digests.json`` beside it.
+
+    Parameters
+    ----------
+    record : Path
+        A file that is there.
+    script : str, optional
+        Digest of the script; by default that of the script beside the record.
+    """
+    entries = _listed(record) or {}
+    entries[record.name] = {"sha256": _file_digest(record), "script": _script(record) if script is None else script}
     scratch = record.with_name(f"{DIGESTS}.{os.getpid()}.partial")
-    scratch.write_text(json.dumps(listed, indent=1, sort_keys=True) + "\n", encoding="utf8")
+    scratch.write_text(json.dumps(entries, indent=1, sort_keys=True) + "\n", encoding="utf8")
     os.replace(scratch, record.with_name(DIGESTS))
 
 
@@ -240,19 +262,43 @@ def load(record: Path, *, settings: dict | None = None) -> dict:
     (array([0, 1]), {'seed': 0}, 1.5)
     """
     arrays, note = _read(record, "a record that its script makes again")
-    listed = _listed(record)
-    if listed is not None:
-        entry = listed.get(record.name, {})
-        if (found := _file_digest(record)) != entry.get("sha256"):
-            raise ValueError(
-                f"{record}: is whole, but is not the record listed in {DIGESTS}: "
-                f"expected sha256 {entry.get('sha256')}, found {found}"
-            )
+    listed(record)
     if settings is not None and (differ := _differences(_plain(settings), note["settings"])):
         raise ValueError(f"{record}: was made with other settings: {differ}")
     if (script := _script(record)) is not None and script != note.get("script"):
         raise ValueError(f"{record}: was made by another version of {record.with_suffix('.py').name}; run that script")
     return arrays | {"about": note}
+
+
+def listed(record: Path) -> Path:
+    """Return the path of a record of any format if its bytes are those in ``digests.json``, or no list is beside it.
+
+    Raises
+    ------
+    ValueError
+        If the list is damaged, or lacks the record, or has another digest of it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     _ = (path := Path(place) / "run.json").write_text("{}")
+    ...     enter(path)
+    ...     _ = listed(path).write_text("[]")
+    ...     listed(path)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: ...run.json: is whole, but is not the record listed in digests.json: ...
+    """
+    entries = _listed(record)
+    if entries is not None:
+        entry = entries.get(record.name, {})
+        if (found := _file_digest(record)) != entry.get("sha256"):
+            raise ValueError(
+                f"{record}: is whole, but is not the record listed in {DIGESTS}: "
+                f"expected sha256 {entry.get('sha256')}, found {found}"
+            )
+    return record
 
 
 def code_digest(text: str) -> str:
@@ -334,10 +380,9 @@ def _plain(value):
 
 
 def _differences(wanted, found):
-    keys = sorted(set(wanted) | set(found))
-    return ", ".join(
-        f"{key} is {found.get(key)!r}, needs {wanted.get(key)!r}" for key in keys if wanted.get(key) != found.get(key)
-    )
+    text = [{key: json.dumps(value, sort_keys=True) for key, value in side.items()} for side in (wanted, found)]
+    keys = sorted(key for key in set(wanted) | set(found) if text[0].get(key) != text[1].get(key))
+    return ", ".join(f"{key} is {text[1].get(key, 'not there')}, needs {text[0].get(key, 'none')}" for key in keys)
 
 
 def _sealed(arrays, note):
@@ -392,7 +437,15 @@ def _write(path, sealed):
 
 def _listed(record):
     path = record.with_name(DIGESTS)
-    return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        listed = json.loads(path.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({error}); git has the last good one") from error
+    if not isinstance(listed, dict) or not all(isinstance(entry, dict) for entry in listed.values()):
+        raise ValueError(f"{path}: is no list of records by their names; git has the last good one")
+    return listed
 
 
 def _refuse_strays(place, jobs):

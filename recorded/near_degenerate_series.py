@@ -26,6 +26,8 @@ from pathlib import Path
 
 import sympy as sp
 
+from eoslib import recorded
+
 RECORD = Path(__file__).resolve().with_suffix(".json")
 ORDER, TERMS = 11, 7  # powers of h kept, powers of E kept: terms of order h^9 of the determinant need E up to the sixth power
 L = sp.Symbol("L")
@@ -193,7 +195,7 @@ def series(depth=None):
 
 def load(path=RECORD):
     """rho and d2 as expressions in L."""
-    note = json.loads(Path(path).read_text(encoding="utf8"))
+    note = json.loads(recorded.listed(Path(path)).read_text(encoding="utf8"))
     return tuple(sp.sympify(note[key], locals={"L": L}) for key in ("rho", "d2"))
 
 
@@ -214,6 +216,7 @@ def main():
     whole = RECORD.with_suffix(".json.new")
     whole.write_text(json.dumps(note, indent=1) + "\n", encoding="utf8")
     whole.replace(RECORD)
+    recorded.enter(RECORD)
 
 
 if __name__ == "__main__":

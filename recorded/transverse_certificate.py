@@ -25,6 +25,8 @@ from pathlib import Path
 
 import sympy as sp
 
+from eoslib import recorded
+
 RECORD = Path(__file__).resolve().with_suffix(".json")
 END = {3: Fraction(1585, 1000), 4: Fraction(13, 10)}  # z up to which the statement is shown; z_4 is 1.28787 and 1.18715
 z, c, y, C = sp.symbols("z c y C")
@@ -326,7 +328,7 @@ def same_zeros(first, second, factors, prime):
 
 def load(path=RECORD):
     """The record: a dict by depth ("3", "4"), and "note"."""
-    return json.loads(Path(path).read_text(encoding="utf8"))
+    return json.loads(recorded.listed(Path(path)).read_text(encoding="utf8"))
 
 
 def main():
@@ -341,6 +343,7 @@ def main():
     whole = RECORD.with_suffix(".json.new")
     whole.write_text(json.dumps(parts | {"note": note}, separators=(",", ":")) + "\n", encoding="utf8")
     whole.replace(RECORD)
+    recorded.enter(RECORD)
     for depth, part in parts.items():
         for sign in ("1", "-1"):
             for name in ("minus", "pair"):

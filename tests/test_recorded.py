@@ -455,7 +455,7 @@ def test_a_truncated_record_is_refused(made, length):
 def test_a_record_of_other_settings_or_another_script_is_refused(made):
     with pytest.raises(ValueError, match="other settings: seed is 3, needs 4"):
         recorded.load(made, settings=SETTINGS | {"seed": 4})
-    with pytest.raises(ValueError, match="other settings: more is None, needs 1"):
+    with pytest.raises(ValueError, match="other settings: more is not there, needs 1"):
         recorded.load(made, settings=SETTINGS | {"more": 1})
     script = made.with_suffix(".py")
     script.write_text("STEPS = 3  # the same\n")
@@ -539,7 +539,10 @@ def test_git_ignores_what_a_run_leaves_beside_its_record():
 
 def test_every_record_is_listed_and_nothing_else():
     listed = json.loads((FOLDER / "digests.json").read_text())
-    assert sorted(path.name for path in FOLDER.glob("*.npz")) == sorted(listed)
+    there = {path.name for pattern in ("*.npz", "*.json") for path in FOLDER.glob(pattern)} - {"digests.json"}
+    assert sorted(there) == sorted(listed)
+    for name in listed:
+        assert recorded.listed(FOLDER / name) == FOLDER / name
 
 
 @pytest.fixture
@@ -857,7 +860,9 @@ def test_parts_may_be_done_elsewhere_in_any_order(same_library, tmp_path):
     parts = recorded.collect(record, jobs, settings=SETTINGS, progress=False, through=through)
     assert left[1:] == [["a", "b"]] and list(parts) == ["a", "b", "c"]
     assert [(part["x"][0], part["seconds"]) for part in parts.values()] == [(1, 2.5), (2, 2.5), (3, 2.5)]
-    assert [recorded._read(parts_of(record) / f"{name}.npz", "")[1] for name in "ab"] == [{"part": "a"}, {"part": "b"}]
+    place = parts_of(record)
+    notes = [recorded._read(place / f"{name}.npz", "")[1] for name in "ab"]
+    assert notes == [{"part": name, "run": place.name} for name in "ab"]
 
 
 def test_the_processor_is_named_as_the_system_names_it(monkeypatch):
@@ -894,3 +899,57 @@ def test_what_is_damaged_is_called_what_it_is_and_how_it_comes_back(same_library
     record.write_bytes(b"half")
     with pytest.raises(ValueError, match=r"\); it is a record that its script makes again$"):
         recorded.load(record)
+
+
+def test_a_part_that_stands_for_another_is_refused(same_library, tmp_path):
+    record, jobs = tmp_path / "run.npz", {name: (lambda name=name: {"x": np.array([ord(name)])}) for name in "ab"}
+    for seed in (1, 2):
+        recorded.collect(record, jobs, settings={"seed": seed}, progress=False)
+        recorded._release(record)
+    one, two = (recorded.folder(record, {"seed": seed}) for seed in (1, 2))
+    kept = (one / "a.npz").read_bytes()
+    for other in (one / "b.npz", two / "a.npz"):  # another part of the run, and the same part of another run
+        (one / "a.npz").write_bytes(other.read_bytes())
+        with pytest.raises(ValueError, match=r"a\.npz: was made as .* it is a part that is done again"):
+            recorded.collect(record, jobs, settings={"seed": 1}, progress=False)
+    (one / "a.npz").write_bytes(kept)
+    assert recorded.collect(record, jobs, settings={"seed": 1}, progress=False)["a"]["x"] == ord("a")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"flag": True, "bound": float("nan")}, "keep is null, needs none"),
+        ({"flag": True, "bound": float("nan"), "keep": None, "more": None}, "more is not there, needs null"),
+        ({"flag": 1, "bound": float("nan"), "keep": None}, "flag is true, needs 1"),
+        ({"flag": True, "bound": 0.5, "keep": None}, "bound is NaN, needs 0.5"),
+    ],
+)
+def test_settings_are_compared_by_kind_and_presence(same_library, tmp_path, settings, words):
+    made = {"flag": True, "bound": float("nan"), "keep": None}
+    recorded.save(record := tmp_path / "run.npz", made, 1.0, {"x": np.ones(2)})
+    assert recorded.load(record, settings=made)["x"].tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match=f"was made with other settings: {words}$"):
+        recorded.load(record, settings=settings)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"run.npz": 1}'])
+def test_a_damaged_list_of_digests_is_named(same_library, tmp_path, text):
+    recorded.save(record := tmp_path / "run.npz", {}, 1.0, {"x": np.ones(2)})
+    (tmp_path / "digests.json").write_text(text)
+    with pytest.raises(ValueError, match=r"digests\.json: is "):
+        recorded.load(record)
+
+
+@pytest.mark.parametrize("script", ["near_degenerate_series", "transverse_certificate"])
+def test_an_edited_record_of_text_is_refused(script, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    module = importlib.import_module(script)
+    for name in (module.RECORD.name, "digests.json"):
+        shutil.copy(FOLDER / name, tmp_path / name)
+    assert module.load(tmp_path / module.RECORD.name)
+    text = (tmp_path / module.RECORD.name).read_text(encoding="utf8")
+    assert (edited := text.replace("7", "8", 1)) != text
+    (tmp_path / module.RECORD.name).write_text(edited, encoding="utf8")
+    with pytest.raises(ValueError, match="is not the record listed in digests.json"):
+        module.load(tmp_path / module.RECORD.name)
