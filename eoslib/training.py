@@ -237,7 +237,8 @@ def descend(
     Raises
     ------
     ValueError
-        On bad arguments, a loss that is not finite at the start or does not depend on the model, or another run's checkpoint.
+        On bad arguments, a loss that is not finite at the start or does not depend on the model, or a checkpoint that is
+        another run's or was altered.
 
     Examples
     --------
@@ -388,11 +389,10 @@ class _Checkpoint:
         arrays = {f"list/{key}": np.array(values) for key, values in recorder.lists.items()}
         arrays |= {f"state/{key}": value.cpu().numpy() for key, value in self.model.state_dict().items()}
         arrays |= {f"previous/{i}": value.cpu().numpy() for i, value in enumerate(recorder.previous)}
+        arrays |= {"about": np.array(self.about), "step": np.array(step), "random": torch.get_rng_state().numpy()}
         scratch = self.path.with_name(self.path.name + ".partial")
         with scratch.open("wb") as stream:
-            np.savez(
-                stream, about=np.array(self.about), step=step, random=torch.get_rng_state().numpy(), **arrays
-            )
+            np.savez(stream, digest=np.array(_digest(arrays)), **arrays)
         os.replace(scratch, self.path)
 
     def resume(self, recorder):
@@ -401,6 +401,8 @@ class _Checkpoint:
             return 0
         with np.load(self.path, allow_pickle=False) as file:
             stored = {key: file[key] for key in file.files}
+        if str(stored.pop("digest", "none")) != _digest(stored):
+            raise ValueError(f"checkpoint: {self.path} was altered after it was written; remove it to begin anew")
         old, new = json.loads(str(stored["about"])), json.loads(self.about)
         shared = min(len(old["rates"]), len(new["rates"]))
         old["rates"], new["rates"] = old["rates"][:shared], new["rates"][:shared]
@@ -415,6 +417,14 @@ class _Checkpoint:
         recorder.previous = [torch.from_numpy(stored[f"previous/{i}"]).to(p) for i, p in enumerate(like)]
         torch.set_rng_state(torch.from_numpy(stored["random"]))
         return int(stored["step"])
+
+
+def _digest(arrays):
+    """SHA-256 of arrays by their names."""
+    found = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        found.update(f"{name} {array.dtype.str} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 class _NotFinite(ValueError):

@@ -1261,3 +1261,32 @@ def test_what_is_no_list_or_path_is_named(options, words):
     for odd in (torch.eye(2).to_sparse(), torch.eye(2) * 1j):
         with pytest.raises(ValueError, match="^matrix: got"):
             training.singular_values(odd, 1)
+
+
+@pytest.mark.parametrize("name", ["state/weight", "previous/0", "list/loss", "random", "step"])
+def test_an_altered_checkpoint_is_refused(name, tmp_path):
+    model = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    path = tmp_path / "run.npz"
+
+    def run(observe):
+        return training.descend(
+            model, lambda m: (m.weight**2).sum(), 0.1, 6, observe={"o": observe}, checkpoint=path, checkpoint_every=2
+        )
+
+    seen = []
+
+    def stopping(m):
+        seen.append(1)
+        if len(seen) == 6:
+            raise KeyboardInterrupt
+        return 0.0
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stopping)
+    with np.load(path) as file:
+        stored = dict(file)
+    np.savez(path, **(stored | {name: stored[name] + stored[name].dtype.type(1)}))
+    with pytest.raises(ValueError, match=r"^checkpoint: .*run.npz was altered after it was written; remove it"):
+        run(lambda m: 0.0)
+    np.savez(path, **stored)
+    assert len(run(lambda m: 0.0).loss) == 7
