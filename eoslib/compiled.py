@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import functools
 
-import llvmlite.binding
-import numba
+import numba  # first: where it is missing, that is what the error shall name
 import numpy as np
+
+# isort: split
+import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from . import loops
+
+if numba.config.DISABLE_JIT:
+    raise ModuleNotFoundError("NUMBA_DISABLE_JIT turns its compiler off", name="numba")
 
 _WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))
 LANES = 8 if _WIDE else 4

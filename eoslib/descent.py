@@ -317,7 +317,7 @@ def _optional(name, value, package, dtype, dtypes):
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
-        raise ValueError(f"{name}: got {validate.short(value)}, needs the package {package}") from None
+        raise ValueError(f"{name}: got {validate.short(value)}, needs the package {package}: {error}") from None
 
 
 def _chunk(loop, plan, block, runs, out):

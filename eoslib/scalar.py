@@ -204,7 +204,7 @@ def _compiled(compiled, dtype):
     except ModuleNotFoundError as error:
         if error.name != "numba":
             raise
-        raise ValueError(f"compiled: got {compiled!r}, needs the package numba") from None
+        raise ValueError(f"compiled: got {compiled!r}, needs the package numba: {error}") from None
     return module.orbit
 
 

@@ -1,5 +1,6 @@
 """The one-mode map against the full matrices, against direct orbits and against polynomial roots."""
 
+import importlib.util
 import sys
 
 import mpmath
@@ -611,10 +612,17 @@ def test_the_branch_of_narrow_floats_is_computed_as_floats():
 def test_compiled_orbits_say_what_is_missing(monkeypatch):
     monkeypatch.delattr(eoslib, "compiled", raising=False)
     monkeypatch.delitem(sys.modules, "eoslib.compiled", raising=False)
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "numba", None)
-        with pytest.raises(ValueError, match="^compiled: got True, needs the package numba$"):
-            scalar.orbit(0.7, 1.0, 3, 0.5, 5, compiled=True)
+    for lacking in (["numba"], ["numba", "llvmlite"]):  # who has not the one has not the other
+        with monkeypatch.context() as without:
+            for name in lacking:
+                without.setitem(sys.modules, name, None)
+            with pytest.raises(ValueError, match="^compiled: got True, needs the package numba: "):
+                scalar.orbit(0.7, 1.0, 3, 0.5, 5, compiled=True)
+    if importlib.util.find_spec("numba"):
+        with monkeypatch.context() as off:
+            off.setattr(importlib.import_module("numba").config, "DISABLE_JIT", 1)
+            with pytest.raises(ValueError, match="needs the package numba: NUMBA_DISABLE_JIT"):
+                scalar.orbit(0.7, 1.0, 3, 0.5, 5, compiled=True)
     monkeypatch.setitem(sys.modules, "eoslib.compiled", None)  # another fault is not taken for that one
     with pytest.raises(ModuleNotFoundError, match="eoslib.compiled"):
         scalar.orbit(0.7, 1.0, 3, 0.5, 5, compiled=True)
