@@ -231,7 +231,10 @@ def _cut(context, side, pieces):
 
 def _outward(end, number, way):
     """The end of a side as a float that does not lie inside of it."""
-    exact = operator.index(end) if hasattr(end, "__index__") else number
+    try:
+        exact = operator.index(end)
+    except TypeError:  # no integer
+        exact = number
     with np.errstate(over="ignore"):
         rounded = float(number)
     inside = rounded > exact if way < 0 else rounded < exact

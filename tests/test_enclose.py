@@ -206,6 +206,8 @@ def test_half_infinite_values_are_not_enclosed():
 def test_ends_that_are_no_floats_are_rounded_outward(high):
     found = enclose.over(lambda iv, x: x, (0, high), pieces=1)
     assert found.high > high or found.high == high == np.float64(high)
+    tensor = pytest.importorskip("torch").tensor([0.0, 0.5])  # whose entries have an index and refuse it
+    assert enclose.over(lambda iv, x: x, tensor, pieces=1).high == 0.5
 
 
 @pytest.mark.parametrize(
