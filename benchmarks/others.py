@@ -7,6 +7,7 @@ of its target on the unit vectors.
 from __future__ import annotations
 
 import importlib
+import warnings
 
 import numpy as np
 import torch
@@ -116,4 +117,6 @@ def sweep(W, M, rates, steps, keep):
 def full_hessian(W, M):
     """``torch.func.hessian`` in float64, as a matrix."""
     W, M = torch.tensor(np.array(W)), torch.tensor(M)
-    return torch.func.hessian(_loss)(W, M).reshape(W.numel(), W.numel()).numpy()
+    with warnings.catch_warnings():  # some releases of torch warn of what they use themselves
+        warnings.filterwarnings("ignore", message=".torch.jit.script")
+        return torch.func.hessian(_loss)(W, M).reshape(W.numel(), W.numel()).numpy()

@@ -45,7 +45,6 @@ def test_sweep_of_torch_func():
     )
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # torch's own, inside torch.func.hessian
 def test_hessians_and_their_eigenvalues():
     W, M = case(3, "gaussian")
     W = W + 0.3
