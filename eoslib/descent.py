@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
+from scipy.integrate import DOP853, solve_ivp
 
 from . import loops, network, reduction, validate
 
@@ -181,7 +181,21 @@ def _reduced(W, M, learning_rate, steps, keep, every, observe, singular_values, 
     return replace(run, weights=small.expand(run.weights), singular_values=values)
 
 
-def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10, atol: float = 1e-12) -> np.ndarray:
+class _Relative(DOP853):
+    """The method of `flow`, whose absolute tolerance is relative to the largest weight of the moment."""
+
+    def __init__(self, *arguments, share, **options):
+        super().__init__(*arguments, **options)
+        self.share = share
+
+    def _step_impl(self):
+        self.atol = self.share * (np.abs(self.y).max() or 1.0)
+        return super()._step_impl()
+
+
+def flow(
+    W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10, atol: float | None = None
+) -> np.ndarray:
     r"""Gradient flow :math:`\dot W_\ell = -\nabla_\ell f(W)`, by SciPy's eighth-order Runge-Kutta method.
 
     Parameters
@@ -192,8 +206,11 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
         Target.
     times : (T,) array_like
         Non-negative, increasing.
-    rtol, atol : float
-        Tolerances of the integrator, per step.
+    rtol : float
+        Tolerance of the integrator, per step, relative to each weight.
+    atol : float, optional
+        The same in units of the weights, which holds for those near zero. By default it is 1e-12 of the largest weight at
+        that step, so that flow is the same in all units; weights far below the largest are known to that.
 
     Returns
     -------
@@ -202,7 +219,7 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     Raises
     ------
     ValueError
-        On wrong shapes or times.
+        On wrong shapes or times, or a start that is lost beside the target, below 1e-289 of :math:`\max\lvert M\rvert^{1/L}`.
     RuntimeError
         If the integrator gives up, as where the weights leave the floating range, or after a million evaluations of the
         gradient: an explicit method takes about two for each unit of time times sharpness, also at rest.
@@ -219,7 +236,8 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     if W.dtype == object or M.dtype == object:
         raise ValueError("W, M: got an array of objects, needs a floating dtype")
     times = validate.cast("times", times, validate.positive("times", times, zero=True), float)
-    rtol, atol = (validate.number(name, value, sign="> 0") for name, value in (("rtol", rtol), ("atol", atol)))
+    rtol = validate.number("rtol", rtol, sign="> 0")
+    atol = None if atol is None else validate.number("atol", atol, sign="> 0")
     if rtol < 2.5e-14:  # SciPy would replace it, with a warning
         raise ValueError(f"rtol: got {rtol}, needs at least 2.5e-14, a hundred roundings")
     if W.ndim != 3:
@@ -227,27 +245,39 @@ def flow(W: np.ndarray, M: np.ndarray, times: ArrayLike, *, rtol: float = 1e-10,
     if times.ndim != 1 or times.size == 0 or np.any(np.diff(times) <= 0):
         raise ValueError(f"times: got {validate.short(times)}, needs a non-empty increasing list")
 
-    start, M = validate.double("W", W).ravel(), validate.double("M", M)
+    start, M, depth = validate.double("W", W).ravel(), validate.double("M", M), len(W)
+    # in units of 2^power, and times in those of the gradient, neither products nor squares leave the floating range
+    power = int(np.frexp(max(np.abs(start).max(), np.abs(M).max() ** (1 / depth)))[1]) - 1
+    with np.errstate(over="ignore", under="ignore"):
+        w0, M = np.ldexp(start, -power), np.ldexp(M, -power * depth)
+        clock, place = np.unique(np.ldexp(times, power * (2 * depth - 2)), return_inverse=True)
+    if start.any() and not np.abs(w0).max() > 2.0**-960:
+        raise ValueError("W: got weights that are lost beside the target, needs larger ones, or zero")
     calls = itertools.count(1)
 
     def slope(time, w):
         if next(calls) > MOST_SLOPES:
+            time = np.ldexp(time, -power * (2 * depth - 2))
             raise RuntimeError(f"gradient flow stopped after time {time}: {MOST_SLOPES} evaluations of the gradient")
         parts = network.layers(w.reshape(W.shape))
         products = network.prefixes(parts)
         return -np.stack(network.sweep_back(parts, products, products[-1] - M)).ravel()
 
-    span = (0.0, float(times[-1]) or 1.0)
+    if clock[-1] > 1e150:
+        raise RuntimeError(f"gradient flow stopped before time {times[0]}: the last is 1e150 times that of the gradient")
+    span = (0.0, float(clock[-1]) or 1.0)
+    method = {"method": _Relative, "share": 1e-12, "atol": 1e-12 * (np.abs(w0).max() or 1.0)}
+    if atol is not None:
+        method = {"method": DOP853, "atol": float(np.ldexp(atol, -power))}
     with np.errstate(over="ignore", invalid="ignore"):
-        solution = solve_ivp(
-            slope, span, start, method="DOP853", t_eval=times, rtol=rtol, atol=atol
-        )
+        solution = solve_ivp(slope, span, w0, t_eval=clock, rtol=rtol, **method)
     if not solution.success:  # before the first of the times there is nothing to say how far it came
-        reached = f" after time {solution.t[-1]}" if np.size(solution.t) else f" before time {times[0]}"
+        count = np.size(solution.t)
+        reached = f" after time {times[np.flatnonzero(place == count - 1)[-1]]}" if count else f" before time {times[0]}"
         raise RuntimeError(f"gradient flow stopped{reached}: {solution.message}")
     if not np.isfinite(solution.y).all():
         raise ValueError(f"rtol, atol: got {rtol}, {atol}, with which the solution was lost; needs smaller ones")
-    return solution.y.T.reshape((-1,) + W.shape)
+    return np.ldexp(solution.y.T[place], power).reshape((-1,) + W.shape)
 
 
 def _expanded(function, small, w):

@@ -204,6 +204,15 @@ def _states(m, depth, learning_rate, phase):
     return (one.low, one.high), (two.low, two.high) if phase == "same" else (two.high, two.low)
 
 
+def _edge(singular_values, m, depth):
+    """The edge :math:`2 / S` of the first of the modes, where it and S are within the floating range."""
+    try:
+        edge = 2 / float(scalar.sharpness_at_minimum(m[0], depth))
+    except ValueError:
+        edge = np.inf
+    return validate.representable("singular_values", singular_values, edge)
+
+
 def floquet_matrix(
     singular_values: ArrayLike,
     depth: int,
@@ -249,6 +258,7 @@ def floquet_matrix(
     """
     m, learning_rate = _pair(singular_values, pair), validate.number("learning_rate", learning_rate, sign="> 0")
     sign, deflate = _sign(sign), validate.flag("deflate", deflate)
+    _edge(singular_values, m, validate.integer("depth", depth, least=2, most=DEEPEST))
     (a, a_next), (b, b_next) = _states(m, depth, learning_rate, phase)
     one, two = (
         np.eye(depth) - learning_rate * sector_hessian(x, y, m, depth, sign) for x, y in ((a, b), (a_next, b_next))
@@ -416,7 +426,7 @@ def threshold(singular_values: ArrayLike, depth: int, *, pair: tuple[int, int] =
     1.003429
     """
     m, depth = _pair(singular_values, pair), validate.integer("depth", depth, least=2, most=10_000)
-    edge = 2 / scalar.sharpness_at_minimum(m[0], depth)
+    edge = _edge(singular_values, m, depth)
     if m[0] == m[1]:
         return float(edge)
     spaces = {sign: _space(depth, sign) for sign in (1, -1)}
@@ -562,7 +572,8 @@ def lyapunov(
     Returns
     -------
     (n,) ndarray
-        ``inf`` where the run escaped: weights 1e4 times larger than those of the start, of the target and than 1.
+        ``inf`` where the run escaped: a weight 1e4 times larger than the largest of its start, and than
+        :math:`\max\lvert M \rvert^{1/L}`.
 
     Raises
     ------
@@ -588,8 +599,13 @@ def lyapunov(
         raise ValueError(f"W, learning_rate: got shapes {W.shape}, {rates.shape}, needs (n, L, d, d) and (n,)")
     V = rng.standard_normal(W.shape)
     V = V / np.sqrt((V * V).sum(axis=(1, 2, 3), keepdims=True))  # else its length counts as growth of the first step
-    rates = rates[:, None, None, None]
-    limit = ESCAPE * max(1.0, np.abs(W).max(initial=0), np.abs(M).max() ** (1 / W.shape[1]))
+    depth = W.shape[1]
+    size = np.abs(M).max() ** (1 / depth) or np.abs(W).max(initial=0)
+    power = int(np.frexp(size)[1]) - 1  # in units of 2^power products of layers stay in range
+    with np.errstate(over="ignore", under="ignore"):
+        W, M = np.ldexp(W, -power), np.ldexp(M, -power * depth)
+        rates = np.ldexp(rates, power * (2 * depth - 2))[:, None, None, None]
+    limit = ESCAPE * np.maximum(np.abs(W).max(axis=(1, 2, 3)), np.abs(M).max() ** (1 / depth))
     total, escaped = np.zeros(len(W)), np.zeros(len(W), bool)
     for _ in range(steps):
         with np.errstate(over="ignore", invalid="ignore"):  # of runs that escape

@@ -190,7 +190,7 @@ def test_flow_takes_a_method_of_high_order_with_the_tolerances(monkeypatch):
     seen, solve = [], descent.solve_ivp
     monkeypatch.setattr(descent, "solve_ivp", lambda *a, **k: seen.append(k) or solve(*a, **k))
     assert descent.flow(*setting(), [0.0, 0.5], rtol=2.5e-14, atol=1e-13).shape == (2, 3, 5, 5)
-    assert (seen[0]["method"], seen[0]["rtol"], seen[0]["atol"]) == ("DOP853", 2.5e-14, 1e-13)
+    assert (seen[0]["method"], seen[0]["rtol"], seen[0]["atol"]) == (descent.DOP853, 2.5e-14, 1e-13)
 
 
 def test_what_is_recorded():
@@ -284,6 +284,57 @@ def test_flow_is_as_accurate_as_it_says():
     exact = 1 / (1 + (1 / s**2 - 1) * np.exp(-2 * times))
     np.testing.assert_allclose(descent.flow(np.full((2, 1, 1), s), np.eye(1), times)[:, 0, 0, 0] ** 2, exact, rtol=1e-9)
     assert descent.flow(np.full((2, 1, 1), s), np.eye(1), [0.0])[0, 0, 0, 0] == s
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_flow_is_the_same_in_all_units(depth):
+    """From c W to c^L M in the time c^(2 - 2 L) t it is c times that from W to M; for a power of two, bit for bit."""
+    rng, times = np.random.default_rng(depth), np.array([0.1, 1.0, 3.0])
+    W, M = rng.standard_normal((depth, 2, 2)), rng.standard_normal((2, 2))
+    here = descent.flow(W, M, times)
+    for power in (-480, -40, -1, 1, 40, 480):
+        power = power // depth  # so that target and times are within the floating range
+        there = descent.flow(np.ldexp(W, power), np.ldexp(M, power * depth), np.ldexp(times, power * (2 - 2 * depth)))
+        assert np.array_equal(np.ldexp(there, -power), here)
+
+
+@pytest.mark.parametrize("s", [1e-8, 1e-20, 1e-100, 1e-200])
+def test_flow_from_a_small_start_escapes_when_it_should(s):
+    """s^2 follows the logistic equation; with an absolute tolerance of 1e-12 the growth of smaller weights is lost."""
+    times = -np.log(s) + np.array([-2.0, 0.0, 2.0])
+    odds = (s * np.exp(times)) ** 2 / (1 - s**2)  # s^2 / (1 - s^2), from which it grows like exp(2 t)
+    found = descent.flow(np.full((2, 1, 1), s), np.eye(1), times)[:, 0, 0, 0] ** 2
+    # at most 1e-10 in each of some hundred steps, and the rounding of a time, 1e-16 of 460
+    np.testing.assert_allclose(found, odds / (1 + odds), rtol=1e-7)
+
+
+def test_flow_where_there_are_no_weights_or_no_time_or_no_target():
+    zero, one = np.zeros((2, 2)), np.eye(2)
+    assert not descent.flow(np.zeros((2, 2, 2)), one, [1.0, 2.0]).any()  # the saddle
+    assert not descent.flow(np.zeros((3, 2, 2)), zero, [1.0]).any()
+    found = descent.flow(np.zeros((1, 2, 2)), one, [0.0, 1.0])  # one layer: an exponential
+    np.testing.assert_allclose(found[:, 0], [zero, (1 - np.exp(-1)) * one], atol=1e-9)
+    W = np.full((5, 1, 1), 1e-60)  # whose own time is 1e480: nothing moves
+    assert descent.flow(W, zero[:1, :1], [0.0, 1e-3, 1.0]).tolist() == [W.tolist()] * 3
+    with pytest.raises(ValueError, match="^W: got weights that are lost beside the target"):
+        descent.flow(np.full((2, 1, 1), 1e-290), one[:1, :1], [1.0])
+
+
+def test_the_absolute_tolerance_of_flow_is_that_of_the_weights_at_each_step(monkeypatch):
+    seen, step = [], descent._Relative._step_impl
+
+    def watched(self):
+        done = step(self)
+        seen.append((self.atol, np.abs(self.y_old).max()))
+        return done
+
+    monkeypatch.setattr(descent._Relative, "_step_impl", watched)
+    descent.flow(np.full((2, 1, 1), 1e-3), np.eye(1), [8.0])
+    tolerances, sizes = np.array(seen).T
+    assert np.array_equal(tolerances, 1e-12 * sizes) and sizes.min() < 1.1e-3 and sizes.max() > 0.9
+    seen.clear()
+    descent.flow(np.full((2, 1, 1), 1e-3), np.eye(1), [8.0], atol=1e-9)
+    assert not seen
 
 
 def test_flow_is_the_limit_of_descent():
@@ -530,7 +581,9 @@ def test_later_values_may_be_complex():
 
 
 def test_a_flow_that_never_ends_is_stopped(monkeypatch):
-    monkeypatch.setattr(descent, "MOST_SLOPES", 2000)
-    with pytest.raises(RuntimeError, match="^gradient flow stopped after time .*: 2000 evaluations of the gradient"):
-        descent.flow(np.ones((2, 1, 1)), np.eye(1), [1e300])
+    monkeypatch.setattr(descent, "MOST_SLOPES", 500)
+    with pytest.raises(RuntimeError, match="^gradient flow stopped after time .*: 500 evaluations of the gradient"):
+        descent.flow(np.ones((2, 1, 1)), np.eye(1), [1e100])
+    with pytest.raises(RuntimeError, match="^gradient flow stopped before time 1e.300: the last is 1e150 times that"):
+        descent.flow(np.ones((2, 1, 1)), np.eye(1), [1e300])  # squares of the slopes are zero in these units
     assert np.isfinite(descent.flow(np.ones((2, 1, 1)), 2 * np.eye(1), [1.0])).all()
