@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import math
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.colors import is_color_like
 
 from . import validate
 
@@ -94,12 +96,12 @@ def threshold(
         The axis the line runs along.
     where : float
         Position of the label along the line, 0 to 1.
-    colour : str
+    colour : str or what else Matplotlib takes for one
 
     Raises
     ------
     ValueError
-        If `along` is neither "x" nor "y".
+        If an argument is none of these; the message names it.
 
     Examples
     --------
@@ -112,6 +114,13 @@ def threshold(
     """
     value, where = validate.number("value", value), validate.number("where", where)
     along = validate.choice("along", along, ("x", "y"))
+    if not 0 <= where <= 1:
+        raise ValueError(f"where: got {where}, needs a number from 0 to 1")
+    if not isinstance(label, str):
+        raise ValueError(f"label: got {validate.short(label)}, needs a word")
+    if not is_color_like(colour):
+        raise ValueError(f"colour: got {validate.short(colour)}, needs a colour of Matplotlib")
+    _axes(axis)
     horizontal = along == "x"
     (axis.axhline if horizontal else axis.axvline)(
         value, color=colour, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1.5
@@ -144,12 +153,12 @@ def ruler(axis: Axes, marks: dict, ends: tuple[float, float], *, spans: Sequence
     ends : (float, float)
         Both ends of the ruler.
     spans : sequence of (float, float, str, str)
-        Start, end, name and colour (a key of `COLOURS`) of each stretch.
+        Start, end, name and colour (a key of `COLOURS`) of each stretch, which lies on the ruler.
 
     Raises
     ------
     ValueError
-        If there is no mark, or one lies outside the ruler.
+        If there is no mark, a mark or a stretch lies outside the ruler, or an argument is none of these.
 
     Examples
     --------
@@ -161,20 +170,24 @@ def ruler(axis: Axes, marks: dict, ends: tuple[float, float], *, spans: Sequence
     ['edge 2', 'period four 2.489', 'two values']
     >>> plt.close(figure)
     """
-    both = validate.real("ends", ends)
+    both = validate.double("ends", validate.real("ends", ends))
     if both.shape != (2,) or not both[0] < both[1]:
         raise ValueError(f"ends: got {validate.short(ends)}, needs two increasing numbers")
     ends = (float(both[0]), float(both[1]))
+    length = validate.representable("ends", ends, ends[1] - ends[0])
     named = validate.named("marks", marks, "numbers").items()
     marks = {name: validate.number(f"marks[{name!r}]", value) for name, value in named}
     if not marks or not all(ends[0] <= value <= ends[1] for value in marks.values()):
         raise ValueError(f"marks: got {marks}, needs at least one, all between {ends[0]} and {ends[1]}")
+    spans = _stretches(spans, ends)
+    _axes(axis)
     size, row_height = 9, 0.55
+    digits = max(3, 3 - math.floor(math.log10(length)))  # a thousandth of a short ruler, too
     # width of a name in units of the axis: a character is about half as wide as the letters are high
-    unit = (ends[1] - ends[0]) / (axis.figure.get_size_inches()[0] * 72 * axis.get_position().width)
+    unit = length / (axis.figure.get_size_inches()[0] * 72 * axis.get_position().width)
     rows = []  # (value, row), from right to left: a name stands above all ticks that it passes over
     for name, value in sorted(marks.items(), key=lambda item: -item[1]):
-        text = f"{name} {value:g}" if value == round(value) else f"{name} {value:.3f}"
+        text = f"{name} {value:g}" if value == round(value) else f"{name} {value:.{digits}f}"
         width = 0.55 * size * len(re.sub(r"[\\${}_]", "", text)) * unit
         row = 1 + max((r for x, r in rows if x < value + width), default=-1)
         rows.append((value, row))
@@ -188,6 +201,29 @@ def ruler(axis: Axes, marks: dict, ends: tuple[float, float], *, spans: Sequence
     axis.set(xlim=ends, ylim=(-0.55, row_height * (1.2 + max(r for _, r in rows))), yticks=[])
     axis.spines["left"].set_visible(False)
     axis.grid(False)
+
+
+def _axes(axis):
+    if not isinstance(axis, Axes):
+        raise ValueError(f"axis: got {validate.short(axis)}, needs the axes of a Matplotlib figure")
+
+
+def _stretches(spans, ends):
+    """The stretches of a ruler, with their ends as floats."""
+    need = f"needs (start, end, name, colour) between {ends[0]} and {ends[1]}, with a colour out of {', '.join(COLOURS)}"
+    if not isinstance(spans, (list, tuple)):
+        raise ValueError(f"spans: got {validate.short(spans)}, needs a list of stretches")
+    checked = []
+    for i, span in enumerate(spans):
+        if not isinstance(span, (list, tuple)) or len(span) != 4:
+            raise ValueError(f"spans[{i}]: got {validate.short(span)}, {need}")
+        start, stop = (validate.number(f"spans[{i}]", end) for end in span[:2])
+        name, colour = span[2:]
+        words = isinstance(name, str) and isinstance(colour, str) and colour in COLOURS
+        if not words or not ends[0] <= start < stop <= ends[1]:
+            raise ValueError(f"spans[{i}]: got {validate.short(span)}, {need}")
+        checked.append((start, stop, name, colour))
+    return checked
 
 
 class Download:

@@ -13,10 +13,13 @@ c_5\zeta|\zeta|^4 + \dots`, order by order, for a number or for all a at once (a
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import sympy as sp
+from sympy.polys.fields import FracElement
 
 from eoslib import validate
 
@@ -120,7 +123,8 @@ def quintic(a: Any) -> tuple:
     Parameters
     ----------
     a : Fraction, or an element of a field of rational functions
-        :math:`\sqrt\eta\,\rho_1`, below 1; n = 3 - a^2 - 1/a^2 should be positive.
+        :math:`\sqrt\eta\,\rho_1`, below 1 and such that n = 3 - a^2 - 1/a^2 is positive: above 0.618. Of a field it is an
+        unknown: ``sympy.field("a", sympy.QQ)[1]``, which takes half a minute.
 
     Returns
     -------
@@ -130,6 +134,8 @@ def quintic(a: Any) -> tuple:
 
     Raises
     ------
+    ValueError
+        If `a` is none of these: floats have no exact zero.
     ArithmeticError
         If the third-order coefficient is not zero, or the linear part is not a turn (neither happens).
 
@@ -140,6 +146,11 @@ def quintic(a: Any) -> tuple:
     >>> n, (real, imaginary) == closed_form(n)
     (Fraction(11, 36), True)
     """
+    exact = isinstance(a, numbers.Rational) and not isinstance(a, bool)
+    if not (_unknown(a) and a.field.domain.is_Exact) and not (exact and 0 < a < 1 and (3 - a * a) * a * a > 1):
+        raise ValueError(
+            f"a: got {validate.short(a)}, needs a Fraction below 1 with 3 - a^2 - 1/a^2 > 0, or an unknown of an exact field"
+        )
     model = _Model(a)
     J, minus = model.J, model.number(-1)
     surface = [
@@ -208,12 +219,18 @@ def closed_form(n: Any) -> tuple:
 
     Parameters
     ----------
-    n : number or field element
+    n : float, Fraction, mpmath or SymPy number, or an expression or element of a field with an unknown
         Between 0 and 1.
 
     Returns
     -------
     real, imaginary
+        Of the kind of `n`; float64 for a shorter float. A float that is close to 1 has lost digits of 1 - n.
+
+    Raises
+    ------
+    ValueError
+        If `n` is none of these, or not between 0 and 1.
 
     Examples
     --------
@@ -221,7 +238,16 @@ def closed_form(n: Any) -> tuple:
     >>> closed_form(Fraction(1, 2))[0] < 0
     True
     """
+    if not _unknown(n) and not (isinstance(n, sp.Expr) and n.is_commutative and n.free_symbols):
+        if not isinstance(n, numbers.Real) and not (isinstance(n, sp.Expr) and n.is_real) or not 0 < n < 1:
+            raise ValueError(f"n: got {validate.short(n)}, needs one number strictly between 0 and 1, or an unknown")
+    n = float(n) if isinstance(n, (np.float16, np.float32)) else n
     return _closed_form(n, n - 1)
+
+
+def _unknown(value):
+    """Whether this is an element of a field of rational functions, and no constant."""
+    return isinstance(value, FracElement) and not (value.numer.is_ground and value.denom.is_ground)
 
 
 def _closed_form(n, less):

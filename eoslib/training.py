@@ -87,7 +87,7 @@ def sharpness(
     smallest : bool
         The smallest (most negative) ones instead.
     tolerance : float
-        Wanted residual of each eigenvalue, relative to its modulus, or to a thousandth of the largest modulus met if that
+        Wanted residual of each eigenvalue, at most 1, relative to its modulus, or to a thousandth of the largest modulus met if that
         is more; the error of a well separated eigenvalue is its square. The rounding of a product is the floor: 30 units
         of the last place of the largest, 4e-6 of it in float32.
     block : int, optional
@@ -135,9 +135,11 @@ def sharpness(
         raise ValueError(f"k: got {k}, needs at most {size}, the number of parameters")
     block = k if block is None else validate.integer("block", block, least=1)
     basis = max(6 * block, 30, 3 * k) if basis is None else validate.integer("basis", basis, least=k + 2 * block)
-    products = validate.integer("products", products, least=k + block)
+    products = validate.integer("products", products, least=1)
+    if products < k + block:
+        raise ValueError(f"products: got {products} with k = {k} and block = {block}, needs at least k + block")
     validate.function("loss", loss)
-    tolerance, smallest = validate.number("tolerance", tolerance, sign="> 0"), validate.flag("smallest", smallest)
+    tolerance, smallest = _tolerance(tolerance), validate.flag("smallest", smallest)
     twin = copy.deepcopy(model)
     with _undisturbed(parameters, seed, threads), torch.enable_grad():
         parameters = _parameters(twin)
@@ -201,7 +203,7 @@ def descend(
     model, loss
         As in `sharpness`.
     learning_rate : float or callable
-        η, or its value at step t.
+        η > 0, neither zero nor infinite in the dtype of the weights; or a function of t, its value at step t, >= 0.
     steps : int
         Number of updates; states 0 to `steps` exist.
     every : int
@@ -225,7 +227,7 @@ def descend(
     progress : bool
         A bar on stderr (needs tqdm).
     checkpoint : path, optional
-        A file that the run continues from when it is started again after an interruption. It is removed at the end. A
+        A file, in a folder that is there, that the run continues from when it is started again after an interruption. It is removed at the end. A
         checkpoint of another run (weights, loss at the start, settings, one of the first 1000 rates) is refused.
     checkpoint_every : int
         Steps between checkpoints.
@@ -251,20 +253,22 @@ def descend(
     (array([8. , 2. , 0.5]), array([4., 2., 1.]), array([1., 1.]))
     """
     steps, every = validate.integer("steps", steps, least=0), validate.integer("every", every, least=1)
-    rate = learning_rate if callable(learning_rate) else _constant(validate.positive("learning_rate", learning_rate))
     parameters = _parameters(model)
+    rate = _rate(learning_rate, str(parameters[0].dtype).removeprefix("torch."))
     options = {
         "k": validate.integer("k", k, least=0),
         "sharpness_every": validate.integer("sharpness_every", sharpness_every, least=0),
         "sharpness_at": _steps(sharpness_at),
         "eigenvalues": validate.integer("eigenvalues", eigenvalues, least=1),
-        "tolerance": validate.number("tolerance", tolerance, sign="> 0"),
+        "tolerance": _tolerance(tolerance),
         "seed": validate.integer("seed", seed, least=0),
     }
     validate.integer("checkpoint_every", checkpoint_every, least=1)
     validate.function("loss", loss)
     if checkpoint is not None and (not isinstance(checkpoint, (str, os.PathLike)) or "\0" in str(checkpoint)):
         raise ValueError(f"checkpoint: got {validate.short(checkpoint)}, needs a path")
+    if checkpoint is not None and (Path(checkpoint).is_dir() or not Path(checkpoint).parent.is_dir()):
+        raise ValueError(f"checkpoint: got {validate.short(checkpoint)}, needs the path of a file in a folder that is there")
     observe, progress = validate.functions("observe", observe), validate.flag("progress", progress)
     twin = copy.deepcopy(model)
     names = _layers(twin, layers) if k else []
@@ -344,7 +348,7 @@ class _Recorder:
         with torch.no_grad():
             self.previous = [p.detach().clone() for p in self.parameters]
             for parameter, gradient in zip(self.parameters, gradients, strict=True):
-                parameter -= float(rate) * gradient
+                parameter -= rate * gradient
 
     def result(self, steps):
         if self.diverged_at is not None:
@@ -380,7 +384,7 @@ class _Checkpoint:
             state.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         with torch.no_grad(), torch.random.fork_rng(devices=_devices(model.parameters())):  # the run has not begun
             start = float(loss(copy.deepcopy(model)))
-        rates = [float(rate(t)) for t in range(min(steps, 1000))]
+        rates = [rate(t) for t in range(min(steps, 1000))]
         about = {"weights": state.hexdigest(), "loss": start.hex(), "rates": rates}
         about |= {"every": every, "layers": names, "options": options, "observed": observed}
         self.about = json.dumps(about)
@@ -580,6 +584,14 @@ def _layers(model, layers):
     return list(layers)
 
 
+def _tolerance(value):
+    """A relative residual; above one it would say nothing."""
+    tolerance = validate.number("tolerance", value, sign="> 0")
+    if tolerance > 1:
+        raise ValueError(f"tolerance: got {validate.short(value)}, needs a number from 0 to 1")
+    return tolerance
+
+
 def _steps(sharpness_at):
     """Numbers of steps, increasing."""
     try:
@@ -608,9 +620,14 @@ def _undisturbed(parameters, seed, threads) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _constant(rate):
+def _rate(learning_rate, dtype):
+    """The learning rate as a function of the step, with finite values."""
+    if callable(learning_rate):
+        return lambda step: validate.number("learning_rate", learning_rate(step), sign=">= 0")
+    rate = validate.positive("learning_rate", learning_rate)
     if rate.ndim:
         raise ValueError(f"learning_rate: got shape {rate.shape}, needs one number or a function of the step")
+    validate.cast("learning_rate", learning_rate, rate, dtype)
     return lambda step: float(rate)
 
 

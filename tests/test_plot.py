@@ -117,6 +117,33 @@ def test_cells_of_the_table():
         (lambda: plot.download("fig-a", {"a": [1]}, digits=18), "^digits: got 18"),
         (lambda: plot.threshold(None, np.nan, ""), "^value: got"),
         (lambda: plot.threshold(None, 1.0, "", where=np.inf), "^where: got"),
+        (lambda: plot.threshold(None, 1.0, "", where=1.001), "^where: got 1.001, needs a number from 0 to 1"),
+        (lambda: plot.threshold(None, 1.0, "", where=-0.001), "^where: got -0.001"),
+        (lambda: plot.threshold(None, 1.0, 2), "^label: got 2, needs a word"),
+        (lambda: plot.threshold(None, 1.0, "", colour="blau"), "^colour: got 'blau', needs a colour of Matplotlib"),
+        (lambda: plot.threshold(None, 1.0, ""), "^axis: got None, needs the axes of a Matplotlib figure"),
+        (lambda: plot.ruler(plt, {"a": 1.0}, (0.0, 1.0)), "^axis: got <module .*, needs the axes"),
+        (lambda: plot.ruler(None, {"a": 1.0}, (-1.7e308, 1.7e308)), "^ends: got .* within the floating range"),
+        (lambda: plot.ruler(None, {"a": 1.0}, (0.0, 1.0), spans=None), "^spans: got None, needs a list of stretches"),
+        *(
+            (
+                lambda span=span: plot.ruler(None, {"a": 1.0}, (0.0, 1.0), spans=[(0.0, 1.0, "", "grey"), span]),
+                r"^spans\[1\]: got",
+            )
+            for span in [
+                3,
+                (0.0, 0.5, "a"),
+                "0, 1",
+                (0.5, 0.5, "a", "blue"),
+                (-0.1, 0.5, "a", "blue"),
+                (0.5, 1.1, "a", "blue"),
+                (0.0, np.nan, "a", "blue"),
+                ("0", 0.5, "a", "blue"),
+                (0.0, 0.5, 7, "blue"),
+                (0.0, 0.5, "a", "red"),
+                (0.0, 0.5, "a", ["blue"]),
+            ]
+        ),
         (lambda: plot.ruler(None, {"a": 1.0}, (1.0, 1.0)), "^ends: got .* needs two increasing numbers"),
         (lambda: plot.ruler(None, {"a": 1.0}, (2.0, 1.0)), "^ends: got"),
         (lambda: plot.ruler(None, {"a": 1.0}, (0.0, 1.0, 2.0)), "^ends: got"),
@@ -134,7 +161,16 @@ def test_refusals_name_the_argument(call, words):
 
 
 @pytest.mark.parametrize(
-    ("where", "horizontal", "vertical"), [(0.5, "left", "bottom"), (0.51, "right", "top"), (0.0, "left", "bottom")]
+    ("start", "length", "text"),
+    [(2.0, 4.0, "2.500"), (0.0, 0.5, "0.0625"), (3.0, 1e-5, "3.00000125"), (0.0, 1e-12, "0.000000000000125")],
+)
+def test_values_on_a_short_ruler_are_told_apart(axis, start, length, text):
+    plot.ruler(axis, {"a": start + length / 8}, (start, start + length))
+    assert axis.texts[0].get_text() == f"a {text}"
+
+
+@pytest.mark.parametrize(
+    ("where", "horizontal", "vertical"), [(1.0, "right", "top"), (0.5, "left", "bottom"), (0.51, "right", "top"), (0.0, "left", "bottom")]
 )
 def test_names_stand_inside_the_picture(axis, where, horizontal, vertical):
     plot.threshold(axis, 2.0, "a", where=where, colour="red")

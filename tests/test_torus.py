@@ -6,8 +6,13 @@ from fractions import Fraction
 import mpmath
 import numpy as np
 import pytest
+import sympy as sp
 
 from eoslib import descent, network, scalar, torus, transverse
+
+FIELD, UNKNOWN = sp.field("a", sp.QQ)
+RATIONALS = (FIELD.one + FIELD.one) / 3
+UNKNOWN_OF_FLOATS = sp.field("a", sp.RR)[1]
 
 
 def simulate(ratio, excess, steps, keep):
@@ -65,6 +70,56 @@ def test_linear_turning_is_the_derivative_of_the_multiplier():
 def test_a_ratio_outside_is_refused(ratio):
     with pytest.raises(ValueError, match="ratio"):
         torus.law(ratio)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [0.7, 1, True, Fraction(1), Fraction(-2, 3), Fraction(1, 2), Fraction(618, 1000), sp.sqrt(2) / 2, mpmath.mpf("0.7")]
+    + ["0.7", None, np.float64(0.7), sp.Symbol("a"), FIELD.one * 2 / 3, RATIONALS, UNKNOWN_OF_FLOATS, np.ones(2)],
+)
+def test_what_has_no_exact_zero_or_no_cycle_is_refused(wrong):
+    with pytest.raises(ValueError, match="^a: got .* needs a Fraction below 1 with 3 - a.2 - 1/a.2 > 0"):
+        torus.quintic(wrong)
+
+
+def test_exact_numbers_of_any_kind_are_taken():
+    wanted = torus.quintic(Fraction(619, 1000))  # just above the least
+    assert torus.quintic(sp.Rational(619, 1000)) == wanted and wanted[0] > 0
+
+
+def test_the_unknown_of_a_field_is_taken(monkeypatch):
+    """With it `quintic` takes half a minute: here it is only let in."""
+    monkeypatch.setattr(torus, "_Model", dict(zip([UNKNOWN], [])).__getitem__)
+    with pytest.raises(KeyError):
+        torus.quintic(UNKNOWN)
+    n = 3 - UNKNOWN**2 - 1 / UNKNOWN**2
+    for part, exact in zip(torus.closed_form(n), torus.closed_form(Fraction(3) - Fraction(9, 16) - Fraction(16, 9))):
+        assert part.as_expr().subs("a", sp.Rational(3, 4)) == sp.Rational(exact.numerator, exact.denominator)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [0, 1, True, 0.0, 1.0, -0.5, 1.5, np.nan, np.inf, 0.5 + 0j, "0.5", None, sp.I / 2, sp.nan, sp.zoo, sp.Integer(1)]
+    + [np.array(0.5), np.ones(2) / 2, [0.5], mpmath.mpf(1), FIELD.one, FIELD.one / 2, sp.MatrixSymbol("n", 2, 2), 10**400],
+)
+def test_what_is_no_number_between_zero_and_one_is_refused(wrong):
+    with pytest.raises(ValueError, match="^n: got .* needs one number strictly between 0 and 1"):
+        torus.closed_form(wrong)
+
+
+def test_the_closed_form_of_numbers_and_expressions():
+    exact = torus.closed_form(Fraction(1, 2))
+    unknown = sp.Symbol("n")
+    assert [part.subs(unknown, sp.Rational(1, 2)) for part in torus.closed_form(unknown)] == [
+        sp.Rational(part.numerator, part.denominator) for part in exact
+    ]
+    kinds = [0.5, np.float64(0.5), np.longdouble(0.5), mpmath.mpf("0.5"), sp.Rational(1, 2), np.float32(0.5), np.float16(0.5)]
+    for n in kinds:
+        found = torus.closed_form(n)
+        assert [float(part) for part in found] == pytest.approx([float(part) for part in exact], rel=1e-14)
+        assert isinstance(found[0], float if isinstance(n, (np.float16, np.float32)) else (type(n), sp.Rational))
+    root = torus.closed_form(sp.sqrt(2) / 2)
+    assert [float(part) for part in root] == pytest.approx(torus.closed_form(2**-0.5), rel=1e-12)
 
 
 def test_closed_form_by_hand():

@@ -408,6 +408,10 @@ def test_bad_arguments_of_sharpness_are_named(change, message):
     ("change", "message"),
     [
         ({"learning_rate": -1.0}, "learning_rate: got -1.0"),
+        ({"learning_rate": np.longdouble("1e400")}, "learning_rate: got"),
+        ({"learning_rate": lambda step: 1.0 - 2 * step}, "learning_rate: got -1.0, needs one finite real number >= 0"),
+        ({"learning_rate": lambda step: np.nan}, "learning_rate: got a value that is not finite"),
+        ({"learning_rate": lambda step: [0.1, 0.1]}, r"learning_rate: got \[0.1, 0.1\]"),
         ({"learning_rate": [0.1, 0.2]}, r"learning_rate: got shape \(2,\)"),
         ({"steps": -1}, "steps: got -1"),
         ({"every": 0}, "every: got 0"),
@@ -422,6 +426,18 @@ def test_bad_arguments_of_descend_are_named(change, message):
     arguments = {"learning_rate": 0.1, "steps": 2} | change
     with pytest.raises(ValueError, match=message):
         training.descend(net, loss, **arguments)
+
+
+def test_a_rate_that_the_network_has_no_number_for_is_named():
+    """In float32 it would be zero, and nothing would move, or infinite."""
+    model, loss = weight(dtype=F32)
+    for rate, word in ((1e-60, "zero"), (1e60, "infinite")):
+        with pytest.raises(ValueError, match=f"^learning_rate: got {re.escape(str(rate))}, which is {word} in float32"):
+            training.descend(model, loss, rate, 2)
+    model, loss = weight()
+    assert training.descend(model, loss, 1e-60, 2).loss.tolist() == [0.5] * 3
+    rates = [0.5, 0.0, np.float32(0.25)]  # a rate may rest, and need not be Python's
+    assert training.descend(model, loss, lambda step: rates[step], 3).loss.tolist() == [0.5, 0.125, 0.125, 9 / 128]
 
 
 # -- what is refused, by name -----------------------------------------------------------------------------------------
@@ -472,7 +488,12 @@ class Half(torch.nn.Module):
         (lambda: training.sharpness(*weight(), block=0), "^block: got 0, needs an integer >= 1"),
         (lambda: training.sharpness(*weight(), basis=2), "^basis: got 2, needs an integer >= 3"),
         (lambda: training.sharpness(*weight(), block=2, basis=4), "^basis: got 4, needs an integer >= 5"),
-        (lambda: training.sharpness(*weight(), products=1), "^products: got 1, needs an integer >= 2"),
+        (lambda: training.sharpness(*weight(), products=1), "^products: got 1 with k = 1 and block = 1, needs at least k . block"),
+        (lambda: training.sharpness(*weight(), products=0), "^products: got 0, needs an integer >= 1"),
+        (lambda: training.sharpness(*weight(), tolerance=1.001), "^tolerance: got 1.001, needs a number from 0 to 1"),
+        (lambda: training.descend(*weight(), 0.1, 1, tolerance=1.7e308), "^tolerance: got 1.7e.308"),
+        (lambda: training.descend(*weight(), 0.1, 1, checkpoint="/nowhere/to/be/found.npz"), "^checkpoint: got .*in a folder"),
+        (lambda: training.descend(*weight(), 0.1, 1, checkpoint=os.curdir), "^checkpoint: got .*the path of a file"),
         (lambda: training.sharpness(*weight(), tolerance=0.0), "^tolerance: got 0.0"),
         (lambda: training.sharpness(*weight(), seed=-1), "^seed: got -1, needs an integer >= 0"),
         (lambda: training.sharpness(*weight(), threads=0), "^threads: got 0, needs an integer from 1 to 1024"),
@@ -711,7 +732,7 @@ def test_a_basis_of_the_least_size_restarts_until_the_answer_is_there():
         small = {"k": k, "block": block, "basis": basis - 1}
         with pytest.raises(ValueError, match=f"^basis: got {basis - 1}, needs an integer >= {basis}"):
             training.sharpness(model, Quadratic.energy, **small)
-        with pytest.raises(ValueError, match=f"^products: got {k + block - 1}, needs an integer >= {k + block}"):
+        with pytest.raises(ValueError, match=f"^products: got {k + block - 1} with k = {k} and block = {block}, needs"):
             training.sharpness(model, Quadratic.energy, k=k, block=block, products=k + block - 1)
 
 
