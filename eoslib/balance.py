@@ -496,7 +496,7 @@ def certify_positivity(*, bits: int = 53) -> dict[str, enclose.Enclosure]:
     Parameters
     ----------
     bits : int
-        Precision of each operation, at least 16.
+        Precision of each operation, from 16 to 1000; with 1000 it takes three times as long as with 53.
 
     Returns
     -------
@@ -513,6 +513,7 @@ def certify_positivity(*, bits: int = 53) -> dict[str, enclose.Enclosure]:
     >>> all(found.high < 1 for found in certify_positivity().values())
     True
     """
+    bits = validate.integer("bits", bits, least=16, most=1000)
     deeper = lambda iv, theta, w: pull(iv, iv.mpf([0, 0.5]), theta, w)
     return {
         "deeper": enclose.below(deeper, (0.5, 8.0), (0.0, 1.0), bound=1.0, bits=bits),

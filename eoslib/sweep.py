@@ -75,8 +75,7 @@ def run(
         ``functools.partial`` binds and the variables that the function takes from around it. With the grid, the block,
         the source of the function, the record's script and the library it is what finished blocks are known by.
     n_jobs : int, optional
-        Processes, as joblib counts them (-1: as many as there are cores); a number above that of the blocks counts as
-        that. By default it is for ``joblib.parallel_config`` to say, and 1 without it. A plain loop, without joblib, for
+        Processes, as joblib counts them (-1: as many as there are cores), and no more than there are blocks to do. By default it is for ``joblib.parallel_config`` to say, and 1 without it. A plain loop, without joblib, for
         1.
     progress : bool
         Whether stderr shows a bar, and at the end how many runs failed.
@@ -233,9 +232,9 @@ def _stream(n_jobs, jobs) -> Generator:
         if n_jobs == 1:
             yield from (_timed(name, job) for name, job in jobs.items())
             return
-        from joblib import Parallel, delayed
+        from joblib import Parallel, delayed, effective_n_jobs
 
-        n_jobs = n_jobs if n_jobs is None or n_jobs < 0 else max(1, min(n_jobs, len(jobs)))  # joblib starts them all
+        n_jobs = max(1, min(effective_n_jobs(n_jobs), len(jobs)))  # joblib starts as many as it is told
         parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
         with contextlib.closing(parallel(delayed(_timed)(name, job) for name, job in jobs.items())) as finished:
             yield from finished
@@ -369,5 +368,5 @@ def _code(function):
     except (OSError, TypeError, SyntaxError) as error:
         raise ValueError(
             f"function: got {validate.short(function)}, whose source cannot be read ({error}), "
-            f"needs one made with `def` in a file or a notebook, so that finished blocks of another are known"
+            f"needs with a record one made with `def` in a file or a notebook, so that finished blocks of another are known"
         ) from error

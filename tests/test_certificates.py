@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import sympy as sp
 
+from eoslib import balance
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "recorded"))
 import near_degenerate_series as series
 import transverse_certificate as certificate
@@ -20,6 +22,14 @@ def test_count_agrees_with_sympy(interval):
     poly = sp.Poly(sp.prod([7 * x - 7 * sp.Rational(r.numerator, r.denominator) for r in roots]) * (x**2 + x + 5), x)
     expected = sum(interval[0] < r < interval[1] for r in roots)
     assert certificate.count([int(c) for c in poly.all_coeffs()], *interval) == expected
+
+
+def test_the_precision_of_the_proof_has_a_bound_that_is_said():
+    with pytest.raises(ValueError, match="^bits: got 1001, needs an integer from 16 to 1000"):
+        balance.certify_positivity(bits=1001)
+    with pytest.raises(ValueError, match="^bits: got 15, needs an integer from 16 to 1000"):
+        balance.certify_positivity(bits=15)
+    assert {found.bits for found in balance.certify_positivity(bits=1000).values()} == {1000}
 
 
 def test_count_sees_close_pairs_and_none():

@@ -638,3 +638,13 @@ def test_stand_ins_say_of_what_they_are_made_and_for_what_they_stand():
     }
     assert all(made[name].startswith(first) and made[name].endswith(last) for name, (first, last) in words.items())
     assert [len(part) for n in (1, 3) for part in data._overlaps(n)[:2]] == [1, 1, 3, 3]  # no more than are asked for
+
+
+def test_a_stand_in_has_a_last_item(monkeypatch):
+    """However many are asked for, it makes no more than it says."""
+    monkeypatch.setattr(data, "MOST_PAIRS", 20)
+    assert len(data.stand_in("stsb", 20).labels) == 20
+    for name, most in (("mnist", 16_173), ("cifar10", 30_294), ("stsb", 20)):
+        for n in (most + 1, 10**12):
+            with pytest.raises(ValueError, match=f"^n: got {n}, needs at most {most}, which is what .* has"):
+                data.stand_in(name, n)

@@ -397,6 +397,34 @@ def test_one_process_needs_no_joblib(monkeypatch):
         run(square, {"x": [1.0]}, n_jobs=2)
 
 
+@pytest.mark.parametrize(("asked", "told"), [(10_000, 3), (3, 3), (2, 2), (-1, 3), (-62, 3), (-63, 2), (-10_000, 1), (None, 3)])
+def test_no_more_workers_are_started_than_there_are_blocks(monkeypatch, asked, told):
+    """Three blocks on a machine of 64 cores: what joblib is told, which starts that many."""
+    started = []
+
+    class Parallel:
+        def __init__(self, n_jobs, return_as):
+            started.append(n_jobs)
+
+        def __call__(self, calls):
+            return (function(*arguments) for function, arguments, _ in calls)
+
+    monkeypatch.setattr(joblib, "Parallel", Parallel)
+    monkeypatch.setattr(joblib, "effective_n_jobs", lambda n: 64 if n is None else n if n > 0 else max(1, 65 + n))
+    assert run(square, {"x": [1.0, 2.0, 3.0]}, n_jobs=asked).arrays["square"].tolist() == [1, 4, 9]
+    assert started == [told]
+
+
+def test_the_number_of_workers_is_that_of_the_callers_configuration(monkeypatch):
+    started, parallel = [], joblib.Parallel
+    monkeypatch.setattr(joblib, "Parallel", lambda n_jobs, **options: started.append(n_jobs) or parallel(n_jobs, **options))
+    for count in (1, 2, 7):
+        with joblib.parallel_config(backend="threading", n_jobs=count):
+            run(square, {"x": [1.0, 2.0, 3.0]})
+    run(square, {"x": [1.0, 2.0, 3.0]})
+    assert started == [1, 2, 3, 1]
+
+
 def test_processes_are_asked_for_down_to_the_limit():
     with joblib.parallel_config(backend="sequential"):
         assert run(square, {"x": [3.0]}, n_jobs=-10_000).arrays["square"].tolist() == [9]
@@ -616,19 +644,3 @@ def test_the_bifurcation_record_is_made_by_a_sweep_however_it_is_split(tmp_path,
         else:
             assert array.tobytes() == whole[name].tobytes()
     assert not list(tmp_path.glob("*.parts"))
-
-
-def test_no_more_processes_than_blocks(monkeypatch):
-    import joblib
-
-    asked = []
-
-    class Parallel(joblib.Parallel):
-        def __init__(self, n_jobs=None, **options):
-            asked.append(n_jobs)
-            super().__init__(n_jobs=1, **options)
-
-    monkeypatch.setattr(joblib, "Parallel", Parallel)
-    for n_jobs in (10_000, -1, None):
-        sweep.run(lambda x: {"y": x}, {"x": [1.0, 2.0, 3.0]}, n_jobs=n_jobs, progress=False)
-    assert asked == [3, -1, None]
