@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 import sys
 import time
@@ -42,6 +43,11 @@ def pytest_configure(config):
     """Refuse an environment that is not the book's, before anything is collected."""
     try:
         environment.refuse_switches()
+        if "nbval" in (hidden := os.environ.get("PYTEST_ADDOPTS", "")):
+            raise environment.Foreign(
+                f"PYTEST_ADDOPTS is {hidden!r}: whether stored outputs are compared or written anew is said on the command "
+                "line alone (make test, make outputs); take it out"
+            )
         if config.option.nbval:
             freshcache.at_start()
             environment.make_folder(freshcache.CACHE)

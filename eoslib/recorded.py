@@ -244,7 +244,7 @@ def load(record: Path, *, settings: dict | None = None) -> dict:
     """Read a record: its arrays, and under ``about`` the dictionary that `save` noted.
 
     Refused are a file that cannot be read, arrays or a note that are not those that were written, a record that is not
-    the one listed in ``digests.json``, one of other `settings`, and one of another script. A change of the library
+    the one listed in the ``digests.json`` beside it, or without that list, one of other `settings`, and one of another script. A change of the library
     alone is not refused: it is for the replay of a record to show whether it matters.
 
     Raises
@@ -271,12 +271,15 @@ def load(record: Path, *, settings: dict | None = None) -> dict:
 
 
 def listed(record: Path) -> Path:
-    """Return the path of a record of any format if its bytes are those in ``digests.json``, or no list is beside it.
+    """Return the path of a record of any format if its bytes are those in the ``digests.json`` beside it.
+
+    `save` writes both, so that a record without the list was moved, or the list was taken away; `enter` makes one for a
+    record that is trusted.
 
     Raises
     ------
     ValueError
-        If the list is damaged, or lacks the record, or has another digest of it.
+        If the list is not there or damaged, or lacks the record, or has another digest of it.
 
     Examples
     --------
@@ -291,13 +294,14 @@ def listed(record: Path) -> Path:
     ValueError: ...run.json: is whole, but is not the record listed in digests.json: ...
     """
     entries = _listed(record)
-    if entries is not None:
-        entry = entries.get(record.name, {})
-        if (found := _file_digest(record)) != entry.get("sha256"):
-            raise ValueError(
-                f"{record}: is whole, but is not the record listed in {DIGESTS}: "
-                f"expected sha256 {entry.get('sha256')}, found {found}"
-            )
+    if entries is None:
+        raise ValueError(f"{record}: there is no {DIGESTS} beside it that lists it; bring it too, or trust it and `enter` it")
+    entry = entries.get(record.name, {})
+    if (found := _file_digest(record)) != entry.get("sha256"):
+        raise ValueError(
+            f"{record}: is whole, but is not the record listed in {DIGESTS}: "
+            f"expected sha256 {entry.get('sha256')}, found {found}"
+        )
     return record
 
 

@@ -110,6 +110,21 @@ def test_update_writes_text_and_leaves_images_out(tmp_path):
     assert stored[:2] == HONEST and stored[2] == [{"text/plain": "<Figure size 200x200 with 0 Axes>"}]
 
 
+@pytest.mark.parametrize("words", ["--nbval-update", "-x --nbval-lax", "-o addopts=--nbval-update"])
+def test_stored_outputs_are_not_given_up_behind_the_command_line(tmp_path, monkeypatch, words):
+    monkeypatch.setenv("PYTEST_ADDOPTS", words)
+    wrong = [[{"stdout": "value 41\n"}], [{"text/plain": "42"}]]
+    code, report = run(tmp_path, {"planted": (CELLS, wrong)})
+    assert code == pytest.ExitCode.USAGE_ERROR and f"PYTEST_ADDOPTS is '{words}'" in report, report
+    assert json.loads((tmp_path / "tests" / "outputs" / "planted.json").read_text()) == wrong
+
+
+def test_other_words_of_pytest_may_stand_in_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-x")
+    code, report = run(tmp_path, {"honest": (CELLS, HONEST)})
+    assert code == 0 and "2 passed" in report, report
+
+
 RULES = {
     "no check cell": CELLS.replace("(check-lem-x)=\n", "").replace(":tags: [check-lem-x]\n\n", ""),
     "without an assert": CELLS.replace("assert value == 42\n", ""),
