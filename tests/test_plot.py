@@ -162,7 +162,7 @@ def test_refusals_name_the_argument(call, words):
 
 @pytest.mark.parametrize(
     ("start", "length", "text"),
-    [(2.0, 4.0, "2.500"), (0.0, 0.5, "0.0625"), (3.0, 1e-5, "3.00000125"), (0.0, 1e-12, "0.000000000000125")],
+    [(2.0, 4.0, "2.500"), (0.5, 16.0, "2.500"), (0.0, 0.5, "0.0625"), (3.0, 1e-5, "3.00000125"), (0.0, 1e-12, "0.000000000000125")],
 )
 def test_values_on_a_short_ruler_are_told_apart(axis, start, length, text):
     plot.ruler(axis, {"a": start + length / 8}, (start, start + length))
