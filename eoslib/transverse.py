@@ -600,7 +600,8 @@ def lyapunov(
     V = rng.standard_normal(W.shape)
     V = V / np.sqrt((V * V).sum(axis=(1, 2, 3), keepdims=True))  # else its length counts as growth of the first step
     depth = W.shape[1]
-    size = np.abs(M).max() ** (1 / depth) or np.abs(W).max(initial=0)
+    size, largest = np.abs(M).max() ** (1 / depth), np.abs(W).max(initial=0)
+    size = size if size > 2.0**-100 * largest else largest
     power = int(np.frexp(size)[1]) - 1  # in units of 2^power products of layers stay in range
     with np.errstate(over="ignore", under="ignore"):
         W, M = np.ldexp(W, -power), np.ldexp(M, -power * depth)

@@ -280,6 +280,8 @@ def test_a_run_escapes_from_its_own_scale():
         target = transverse.lyapunov(0 * W, M + factor, [3.0], 13, rng=np.random.default_rng(0))  # (1 - (-2)^t) M
         assert target[0] == pytest.approx(np.log(2), rel=1e-12)
         assert transverse.lyapunov(0 * W, M + factor, [3.0], 14, rng=np.random.default_rng(0))[0] == np.inf
+    least = transverse.lyapunov(W, np.longdouble(5e-324) ** 2 + M, [0.5], 10, rng=np.random.default_rng(0))
+    assert least[0] == pytest.approx(np.log(0.5), rel=1e-12)  # a target far below the weights
     both = transverse.lyapunov(np.concatenate([W, 1e6 * W]), M, [3.0, 0.5], 20, rng=np.random.default_rng(0))
     assert both[0] == np.inf and both[1] == pytest.approx(np.log(0.5), rel=1e-12)  # its neighbour is large
 
