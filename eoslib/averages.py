@@ -236,25 +236,28 @@ def complementarity(A: np.ndarray, B: np.ndarray, *, tolerance: float = 1e-13) -
     k = A.shape[0]
     if B.shape != (k,) * 4:
         raise ValueError(f"B: got shape {B.shape}, needs {(k,) * 4} to match A")
-    (A, size_A), (B, size_B) = _scaled(A), _scaled(B)
-    operator = (B + B.swapaxes(2, 3)) / 2
+    (scaled_A, power_A), (scaled_B, power_B) = _scaled(A), _scaled(B)
+    operator = (scaled_B + scaled_B.swapaxes(2, 3)) / 2
     operator = ((operator + operator.swapaxes(0, 1)) / 2).reshape(k * k, k * k)
     bent = np.abs(operator - operator.T).max() + max(0.0, -np.linalg.eigvalsh(operator)[0])
     if bent > 1e-9:  # of entries of size one; a Gram matrix is so to some roundings
         raise ValueError(f"B: got an operator that is {bent:.1e} from it, needs a positive semidefinite one")
     if not B.any():
-        if np.linalg.eigvalsh(A)[0] < 0:
+        if np.linalg.eigvalsh(scaled_A)[0] < 0:
             raise RuntimeError("complementarity: no solution where B is zero and A has a negative eigenvalue")
         return np.zeros((k, k))
-    X = np.maximum(-A / B[0, 0], 0.0) if k == 1 else _projected(A, B, tolerance)
+    if k == 1:
+        X = np.maximum(-scaled_A / scaled_B[0, 0], 0.0)
+    else:
+        X = _projected(scaled_A, scaled_B, tolerance)
     with np.errstate(over="ignore"):
-        return validate.representable("A, B", (size_A, size_B), X * size_A / size_B)
+        return validate.representable("A, B", (A, B), np.ldexp(X, power_A - power_B))
 
 
 def _scaled(array):
-    """An array in units of a power of two, so that squares stay in range, and that unit."""
-    unit = np.ldexp(1.0, np.frexp(np.abs(array).max())[1] - 1) if array.any() else 1.0
-    return array / unit, unit
+    """An array over a power of two, so that its squares stay in range, and the exponent."""
+    power = np.frexp(np.abs(array).max())[1]
+    return np.ldexp(array, -power), power
 
 
 def _projected(A, B, tolerance):

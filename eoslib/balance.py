@@ -225,7 +225,8 @@ def sharpness_slope(scale: ArrayLike, target: ArrayLike, depth: int) -> np.ndarr
     (alpha,) = _together(scale=scale)
     share = alpha / end.others  # whose square is 1 - T, without the cancellation
     with np.errstate(over="ignore"):
-        slope = 2 * (depth - 1) * (end.sharpness / end.others) * share**3 / (1 + (depth - 1) * end.ratio) ** 2
+        below = 1 + (depth - 1) * end.ratio
+        slope = 2 * (depth - 1) / below * share * (end.sharpness / end.others) * share * share / below
     return validate.representable("scale, target", (scale, target), slope)
 
 

@@ -252,7 +252,8 @@ def feigenbaum(rates: Sequence) -> list:
     Raises
     ------
     ValueError
-        If there are fewer than three rates, one is not a finite number, two neighbours are equal, or a ratio overflows.
+        If there are fewer than three rates, one is not a finite number, two neighbours are equal, or a gap or a ratio
+        overflows.
 
     Examples
     --------
@@ -260,7 +261,8 @@ def feigenbaum(rates: Sequence) -> list:
     [4.0]
     """
     rates = _ladder(rates, 3)
-    return _finite(rates, [(b - a) / (c - b) for a, b, c in zip(rates, rates[1:], rates[2:])])
+    gaps = _finite(rates, [b - a for a, b in zip(rates, rates[1:])])
+    return _finite(rates, [a / b for a, b in zip(gaps, gaps[1:])])
 
 
 def _finite(rates, found):

@@ -612,7 +612,8 @@ def lyapunov(
         with np.errstate(over="ignore", invalid="ignore"):  # of runs that escape
             V = V - rates * network.hessian_vector_product(W, M, V)
             W = W - rates * network.gradient(W, M)
-            unit = np.ldexp(1.0, np.frexp(np.abs(V).max(axis=(1, 2, 3), keepdims=True))[1])  # squares stay in range
+            power = np.frexp(np.abs(V).max(axis=(1, 2, 3), keepdims=True))[1]
+            unit = np.ldexp(1.0, np.minimum(power, 1023))  # in its units squares stay in range
             V = V / unit
             size = np.sqrt((V * V).sum(axis=(1, 2, 3)))
             size = np.where(size > 0, size, 1e-300)  # of a direction that one step wipes out

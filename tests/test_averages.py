@@ -381,3 +381,15 @@ def test_what_is_no_operator_or_overflows_is_named(call, words):
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_complementarity_at_the_ends_of_the_floating_range():
+    tiny, I = 5e-324, np.eye(2)
+    assert averages.complementarity([[-2 * tiny]], [[[[3 * tiny]]]])[0, 0] == pytest.approx(2 / 3, rel=1e-15, abs=0)
+    operator = np.einsum("ik,jl->ijkl", I, I) + np.einsum("ij,kl->ijkl", I, I)
+    # X + tr(X) I = 2 I has the solution 2 I / 3; here both sides are near the largest float
+    found = averages.complementarity(-2 * 2.0**1022 * I, 2.0**1022 * operator)
+    np.testing.assert_allclose(found, 2 / 3 * I, rtol=1e-11, atol=1e-12)  # the iteration ends at moves of 1e-13
+    # half of that operator, at a size whose products with the solution are beyond the range
+    found = averages.complementarity(-1.5 * 2.0**1023 * I, 2.0**1020 * operator)
+    np.testing.assert_allclose(found, 4 * I, rtol=1e-11, atol=1e-11)

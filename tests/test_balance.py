@@ -552,3 +552,12 @@ def test_what_overflows_is_named_without_a_warning():
         ):
             with pytest.raises(ValueError, match=words):
                 call()
+
+
+def test_slope_of_the_sharpness_where_the_cube_of_the_share_is_zero():
+    # y = m^(1/3), and G = 4/3 alpha^3 up to a relative (alpha/y)^2; (alpha/y)^3 is 1e-330
+    assert balance.sharpness_slope(1e-60, 1e150, 3) == pytest.approx(4 / 3 * 1e-180, rel=1e-12, abs=0)
+    # two layers: Psi^2 = alpha^4 + 4 m^2, so that Psi' = 2 alpha^3 / Psi; rounding of logarithms of size 400
+    for alpha, m in ((1e-60, 1e150), (1e60, 1e-150), (1e75, 1e150), (1e100, 1e150)):
+        expected = 2 * alpha * (alpha / mp.sqrt(mp.mpf(alpha) ** 4 + 4 * mp.mpf(m) ** 2)) * alpha
+        assert balance.sharpness_slope(alpha, m, 2) == pytest.approx(float(expected), rel=1e-12, abs=0)

@@ -963,7 +963,7 @@ def test_the_documented_length_of_a_scan():
     assert np.array_equal(plain.orbits, named.orbits) and np.array_equal(plain.lyapunov, named.lyapunov)
 
 
-@pytest.mark.parametrize("rates", [[1e308, -1e308, 1e308], [1.0, 0.0, 5e-324]])
+@pytest.mark.parametrize("rates", [[1e308, -1e308, 1e308], [1.0, 0.0, 5e-324], [9e307, 1e308, -1e308]])
 def test_ratios_beyond_the_floating_range_are_refused(rates):
     with pytest.raises(ValueError, match="^rates: got .* needs numbers whose gaps and ratios are within range"):
         bifurcation.feigenbaum(rates)

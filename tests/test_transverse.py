@@ -594,3 +594,10 @@ def test_lyapunov_of_a_direction_that_is_wiped_out_and_of_a_large_target():
     assert found == pytest.approx(np.log(1e-300), abs=1)
     W = np.full((1, 2, 1, 1), 0.1)  # a long way below the target's 10^6, which it reaches
     assert np.isfinite(transverse.lyapunov(W, np.eye(1) * 1e12, [1e-13], 400, rng=np.random.default_rng(0))).all()
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-15, 0.75, 1e200, 1.5e308])
+def test_lyapunov_of_a_step_of_any_size(size):
+    # f = (W - M)^2 / 2 at its minimum, where V is multiplied by 1 - eta; of a size below rounding nothing is left
+    found = transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [1 + size], 3, rng=np.random.default_rng(0))
+    assert found == pytest.approx(np.log(1 + size - 1 or 1e-300), rel=1e-13, abs=0)
