@@ -393,3 +393,88 @@ def test_complementarity_at_the_ends_of_the_floating_range():
     # half of that operator, at a size whose products with the solution are beyond the range
     found = averages.complementarity(-1.5 * 2.0**1023 * I, 2.0**1020 * operator)
     np.testing.assert_allclose(found, 4 * I, rtol=1e-11, atol=1e-11)
+
+
+WIDE = pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+
+
+@WIDE
+@pytest.mark.parametrize("name", ["W", "M", "U", "V"])
+def test_numbers_beyond_float64_are_named(name):
+    given = {"W": np.ones((2, 1, 1)), "M": np.ones((1, 1)), "U": np.ones((2, 1, 1)), "V": np.ones((2, 1, 1))}
+    given[name] = np.longdouble("1e400") * given[name]
+    with pytest.raises(ValueError, match=f"^{name}: got entries beyond the range of float64"):
+        averages.third_derivative(*given.values())
+    if name in "WM":
+        with pytest.raises(ValueError, match=f"^{name}: got entries beyond the range of float64"):
+            averages.central_flow(given["W"], given["M"], 0.1, 1)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 5])
+def test_third_derivative_at_every_depth(depth):
+    rng = np.random.default_rng(depth)
+    W, U, V, D = rng.integers(-2, 3, (4, depth, 2, 2)) / 4
+    M = rng.integers(-2, 3, (2, 2)) / 4
+
+    def loss(p, q, r):  # the polynomial in three directions, at whole numbers: in binary fractions without rounding
+        return network.loss(W + p * U + q * V + r * D, M)
+
+    # the coefficient of p q r in a polynomial of degree 2 L in each: differences at 2 L + 1 points, weighed
+    points = np.arange(-depth, depth + 1) / 4
+    slope = np.linalg.inv(np.vander(points, increasing=True))[1]
+    expected = sum(
+        x * y * z * loss(p, q, r)
+        for x, p in zip(slope, points)
+        for y, q in zip(slope, points)
+        for z, r in zip(slope, points)
+        if x * y * z
+    )
+    found = np.sum(D * averages.third_derivative(W, M, U, V))
+    # the weights sum to about 10 a direction at most, and the losses are below 10
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-10) and (abs(expected) > 1e-3 or depth == 1)
+
+
+def test_complementarity_of_operators_that_are_symmetric_only_on_symmetric_matrices():
+    I = np.eye(2)
+    identity = (np.einsum("ik,jl->ijkl", I, I) + np.einsum("il,jk->ijkl", I, I)) / 2
+    turn, kept, other = np.array([[0.0, 1.0], [-1.0, 0.0]]), np.diag([1.0, -1.0]), np.array([[0.0, 1.0], [1.0, 0.0]])
+    A = np.array([[-3.0, 0.2], [0.2, -1.0]])
+    for B in (
+        identity + np.einsum("ij,kl->ijkl", kept, turn) / 2,  # which takes symmetric matrices where `identity` does
+        identity + np.einsum("ij,kl->ijkl", turn, kept) / 2,  # and this one but for an antisymmetric part
+    ):
+        np.testing.assert_allclose(averages.complementarity(A, B), -A, rtol=1e-11)
+    crossed = np.einsum("ij,kl->ijkl", kept, other) - np.einsum("ij,kl->ijkl", other, kept)
+    for B in (identity + crossed / 4, identity - 2 * np.einsum("ij,kl->ijkl", kept, kept) / 2):
+        with pytest.raises(ValueError, match="^B: .* needs a positive semidefinite one"):
+            averages.complementarity(A, B)
+
+
+def test_complementarity_takes_rounding_for_none():
+    one, two = np.diag([1.0, 0.0]), np.diag([0.0, 1.0])
+    form = lambda size: 0.75 * np.einsum("ij,kl->ijkl", one, one) - size * np.einsum("ij,kl->ijkl", two, two)
+    assert not averages.complementarity(np.eye(2), form(0.7e-9)).any()
+    with pytest.raises(ValueError, match="^B: got an operator that is 1.4e-09 from it"):
+        averages.complementarity(np.eye(2), form(1.4e-9))
+
+
+def test_no_operator_and_a_matrix_of_both_signs():
+    with pytest.raises(RuntimeError, match="^complementarity: no solution where B is zero"):
+        averages.complementarity(np.diag([-1.0, 1.0]), np.zeros((2,) * 4))
+
+
+def test_complementarity_of_a_solution_far_larger_than_the_matrix():
+    """The weakest direction has the largest part: its rounding is measured by the solution, not by the matrix."""
+    one, two, three = np.diag([1.0, 0.0]), np.diag([0.0, 1.0]), np.array([[0.0, 1.0], [1.0, 0.0]]) / 2**0.5
+    B = sum(size * np.einsum("ij,kl->ijkl", e, e) for size, e in ((1.0, one), (1e-3, two), (1e-3, three)))
+    X = np.array([[1e-3, 1e-2], [1e-2, 1.0]])
+    found = averages.complementarity(-np.einsum("ijkl,kl->ij", B, X), B)
+    np.testing.assert_allclose(found, X, rtol=0, atol=1e-9)  # a last move of 1e-13 times the condition, and as much again
+
+
+def test_a_flow_that_leaves_with_both_signs_gives_no_warning():
+    W = 1e85 * np.random.default_rng(0).standard_normal((2, 2, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="^learning_rate, W, M: got 1e-08"):
+            averages.central_flow(W, np.eye(2), 1e-8, 1)

@@ -546,7 +546,11 @@ def test_what_overflows_is_named_without_a_warning():
         warnings.simplefilter("error")
         for call, words in (
             (lambda: balance.cycle_factor(5e-324), "^ratio: "),
-            (lambda: balance.growth(1e-200, 1e-300, 3), "^scale, target: "),
+            (lambda: balance.growth(1e-200, 1e-300, 3), "^scale, target: .* the flow's end is beyond"),
+            (lambda: balance.growth(1e-100, 1e-160, 2), "^scale, target: got .* needs numbers whose result"),
+            (lambda: balance.growth(1e-170, 1e-318, 2), "^scale, target: got .* needs numbers whose result"),
+            # Psi is alpha^308 = 10^307.3, and its slope 308 / alpha times that
+            (lambda: balance.sharpness_slope(9.95, 1.0, 155), "^scale, target: got .* needs numbers whose result"),
             (lambda: balance.frozen_fraction(0.5, 1.0, 3, 1.7e308), "^learning_rate, scale, target, depth: "),
             (lambda: balance.flow_limit(np.longdouble("1e-400"), 1.0, 3), "^scale: |which is zero"),
         ):

@@ -979,3 +979,25 @@ def test_overshoot_names_the_rate_that_is_too_large():
     with pytest.raises(ValueError, match="^q: got 1.7e[+]308"):
         bifurcation.overshoot(1.7e308, 3)
     assert bifurcation.overshoot(3e299, 3) == pytest.approx(3e299 / 5 / 2.5 ** (1 / 3), rel=1e-13, abs=0)  # D/E = 5/2
+
+
+def test_a_limit_beyond_the_floating_range_is_refused():
+    with pytest.raises(ValueError, match="^rates: got .* needs numbers whose gaps and ratios are within range"):
+        bifurcation.accumulation([0.0, 1e300 * (1 + 1e-15), 2e300])  # 1e300 / 2e-15
+
+
+@pytest.mark.parametrize("depth", [2, 3, 10, 1000, 10**6])
+def test_overshoot_of_rates_of_every_size(depth):
+    for q in (1.0, 1.0 + 1e-6, 2.0, 1e10, 1e150, 9e299 / depth):
+        r = mpmath.mpf(bifurcation.overshoot(q, depth))
+        D, E = (2 * depth - 1) * r - 2 * (depth - 1), (depth - 1) * r - (depth - 2)
+        # r is known to some of its roundings, and dq/q is at most 2 L dr/r
+        assert D * (D / E) ** (1 - mpmath.mpf(2) / depth) == pytest.approx(q, rel=2e-14 + 4e-15 * depth, abs=0)
+    with pytest.raises(ValueError, match=f"^q: got .* at depth {depth}, needs at most 1e300 / depth"):
+        bifurcation.overshoot(1.1e300 / depth, depth)
+
+
+@pytest.mark.parametrize("depth", [1, 0, 2.0, True])
+def test_overshoot_names_a_wrong_depth(depth):
+    with pytest.raises(ValueError, match="^depth: got"):
+        bifurcation.overshoot(2.0, depth)

@@ -601,3 +601,58 @@ def test_lyapunov_of_a_step_of_any_size(size):
     # f = (W - M)^2 / 2 at its minimum, where V is multiplied by 1 - eta; of a size below rounding nothing is left
     found = transverse.lyapunov(np.ones((1, 1, 1, 1)), np.eye(1), [1 + size], 3, rng=np.random.default_rng(0))
     assert found == pytest.approx(np.log(1 + size - 1 or 1e-300), rel=1e-13, abs=0)
+
+
+def test_lyapunov_counts_as_escaped_what_is_large_beside_the_target():
+    # one step moves an entry of both layers from 1 to 1 + eta (10^8 - 1); a run has escaped beyond 10^4 sqrt(10^8)
+    W, M = np.broadcast_to(np.eye(2), (2, 2, 2, 2)), np.diag([1e8, 0.0])
+    found = transverse.lyapunov(W, M, [0.9, 1.1], 1, rng=np.random.default_rng(0))
+    assert np.isinf(found).tolist() == [False, True]
+
+
+def test_lyapunov_of_no_runs_and_of_objects():
+    assert transverse.lyapunov(np.ones((0, 2, 1, 1)), np.eye(1), [], 3, rng=np.random.default_rng(0)).shape == (0,)
+    for W, M in ((np.full((1, 2, 1, 1), 1, object), np.eye(1)), (np.ones((1, 2, 1, 1)), np.full((1, 1), 1, object))):
+        with pytest.raises(ValueError, match="^W, M: got an array of objects"):
+            transverse.lyapunov(W, M, [0.5], 3, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "sign", [True, np.True_, np.timedelta64(1), 1j, np.complex128(1), "1", None, [1], 0.5, np.uint8(255), np.float32(2)]
+)
+def test_signs_that_are_none(sign):
+    with pytest.raises(ValueError, match="^sign: "):
+        transverse.sector_hessian(1.0, 1.0, (1.0, 1.0), 2, sign)
+
+
+@pytest.mark.parametrize("sign", [-1, -1.0, np.int8(-1), np.float32(-1)])
+def test_signs_of_every_kind(sign):
+    assert np.array_equal(
+        transverse.sector_hessian(2.0, 1.0, (3.0, 1.0), 2, sign), transverse.sector_hessian(2.0, 1.0, (3.0, 1.0), 2, -1)
+    )
+
+
+def test_blocks_whose_products_have_no_number():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="^first, second, targets: "):
+            transverse.pair_hessian([1e200, 1e200, 0.0], [1e200, 1e200, 0.0], (1.0, 1.0))
+
+
+def test_sectors_whose_powers_have_no_number():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="^first, second, targets, depth: "):
+            transverse.sector_hessian(1e200, 1e-200, (1.0, 1.0), 8, 1)  # infinity times zero
+
+
+def test_lyapunov_of_a_step_whose_entries_differ_by_two_hundred_decades():
+    # f = (a b - m)^2 / 2 at (1, 0): the Hessian is ((0, -m), (-m, 1)), and eta m = 1
+    W, M = np.array([1.0, 0.0]).reshape(1, 2, 1, 1), np.full((1, 1), 1e-200)
+    found = transverse.lyapunov(W, M, [1e200], 1, rng=np.random.default_rng(0))
+    V = np.random.default_rng(0).standard_normal(2)
+    assert found == pytest.approx(np.log(1e200) + np.log(np.abs(V[1]) / np.hypot(*V)), rel=1e-13, abs=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lost = transverse.lyapunov(2 + W, np.eye(1), [1.7e308], 3, rng=np.random.default_rng(0))
+    assert lost.tolist() == [np.inf]
