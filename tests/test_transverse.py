@@ -656,3 +656,18 @@ def test_lyapunov_of_a_step_whose_entries_differ_by_two_hundred_decades():
         warnings.simplefilter("error")
         lost = transverse.lyapunov(2 + W, np.eye(1), [1.7e308], 3, rng=np.random.default_rng(0))
     assert lost.tolist() == [np.inf]
+
+
+def test_lyapunov_of_a_lost_direction_is_no_matter_of_other_runs():
+    W, M = np.full((2, 2, 1, 1), 2.0), np.full((1, 1), 4.0)  # at a minimum, where no weight moves
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = transverse.lyapunov(W, M, [0.1, 1.7e308], 4, rng=np.random.default_rng(0))
+    assert np.isinf(found).tolist() == [False, True]
+
+
+def test_threshold_of_more_than_a_thousand_layers():
+    law, delta = transverse.near_degenerate(1001), 1e-3
+    q = transverse.threshold((1.0, 1 - delta), 1001) * 1001
+    # the law leaves out delta^3 times a coefficient of order one
+    assert q - 2 == pytest.approx(law.excess * delta + law.excess_second * delta**2, rel=0, abs=1e-8)
