@@ -605,7 +605,7 @@ def test_lyapunov_of_a_step_of_any_size(size):
 
 def test_lyapunov_counts_as_escaped_what_is_large_beside_the_target():
     # one step moves an entry of both layers from 1 to 1 + eta (10^8 - 1); a run has escaped beyond 10^4 sqrt(10^8)
-    W, M = np.broadcast_to(np.eye(2), (2, 2, 2, 2)), np.diag([1e8, 0.0])
+    W, M = np.broadcast_to(np.eye(3), (2, 2, 3, 3)), np.diag([1e8, 0.0, 0.0])
     found = transverse.lyapunov(W, M, [0.9, 1.1], 1, rng=np.random.default_rng(0))
     assert np.isinf(found).tolist() == [False, True]
 
