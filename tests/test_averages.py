@@ -478,3 +478,13 @@ def test_a_flow_that_leaves_with_both_signs_gives_no_warning():
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match="^learning_rate, W, M: got 1e-08"):
             averages.central_flow(W, np.eye(2), 1e-8, 1)
+
+
+def test_a_flow_at_rest_off_the_edge_tells_of_steps_too_long():
+    """As the docstring of `central_flow` says: with a pair at the edge, half a unit of time is too long."""
+    M, rate = np.diag([1.0, 0.9]), 1.07
+    mean = averages.central_rest(1.0, 2, rate).mean
+    start = np.array([np.diag([mean - 0.002, np.sqrt(0.9)])] * 2)
+    runs = [averages.central_flow(start, M, rate, 120, substeps=k, every=120) for k in (2, 4)]
+    off = [abs(rate * run.observed["sharpness"][-1] - 2) for run in runs]
+    assert off[0] > 1e-3 and off[1] < 1e-9 and all(run.observed["variance"][-1] > 0 for run in runs)
