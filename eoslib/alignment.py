@@ -290,9 +290,9 @@ def distance_from_imbalance(W: np.ndarray, C: np.ndarray, rank: int) -> np.ndarr
     gaps = s2[..., None, :rank] - s2[..., :, None]  # (..., d, rank): s_j^2 - s_i^2
     own = np.eye(W.shape[-1], rank, dtype=bool)
     _distinct("W", np.where(own, np.inf, np.abs(gaps)), s2)
-    lean = np.where(own, 0, (U.mT @ C @ U[..., :rank]) / np.where(own, 1, gaps))
-    inside = lean[..., :rank, :]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        lean = np.where(own, 0, (U.mT @ C @ U[..., :rank]) / np.where(own, 1, gaps))
+        inside = lean[..., :rank, :]
         lost = (lean * lean).sum(axis=-2) / 2
         found = np.sqrt((inside**2).sum(axis=(-2, -1)) + (lost**2).sum(axis=-1))
     return validate.representable("C", C, found)
@@ -344,19 +344,21 @@ def singular_vector_velocity(W: np.ndarray, velocity: np.ndarray) -> tuple[tuple
         raise ValueError("W: got the zero matrix, whose singular vectors are arbitrary; needs positive rank")
     U, s, Vt = np.linalg.svd(W / size, full_matrices=False)
     r = int((s > 1e-12 * s[0]).sum())
-    with np.errstate(over="ignore"):  # a common factor changes neither vectors nor their derivatives
-        velocity = validate.representable("velocity", velocity, velocity / size)
     U, s, V = U[:, :r], s[:r], Vt[:r].T
     gaps = s[None, :] ** 2 - s[:, None] ** 2
     _distinct("W", np.where(np.eye(r, dtype=bool), np.inf, np.abs(gaps)), s**2)
     outside_left, outside_right = np.eye(len(U)) - U @ U.T, np.eye(len(V)) - V @ V.T
-    if np.abs(outside_left @ velocity @ outside_right).max() > 1e-9 * np.abs(velocity).max():
-        raise ValueError(f"velocity: would raise the rank of W above {r}, needs one that keeps it")
-    H = np.where(np.eye(r, dtype=bool), 0, 1 / np.where(np.eye(r, dtype=bool), 1, gaps))
-    X = U.T @ velocity @ V
-    dU = U @ (H * (X * s + (X * s).T)) + outside_left @ velocity @ V / s
-    dV = V @ (H * (s[:, None] * X + (s[:, None] * X).T)) + outside_right @ velocity.T @ U / s
-    return (U, s * size, V), (dU, np.diag(X) * size, dV)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # a common factor changes neither vectors nor their derivatives
+        velocity = validate.representable("velocity", velocity, velocity / size)
+        if np.abs(outside_left @ velocity @ outside_right).max() > 1e-9 * np.abs(velocity).max():
+            raise ValueError(f"velocity: would raise the rank of W above {r}, needs one that keeps it")
+        H = np.where(np.eye(r, dtype=bool), 0, 1 / np.where(np.eye(r, dtype=bool), 1, gaps))
+        X = U.T @ velocity @ V
+        dU = U @ (H * (X * s + (X * s).T)) + outside_left @ velocity @ V / s
+        dV = V @ (H * (s[:, None] * X + (s[:, None] * X).T)) + outside_right @ velocity.T @ U / s
+        derivatives = [validate.representable("velocity", velocity, x) for x in (dU, np.diag(X) * size, dV)]
+        return (U, validate.representable("W", W, s * size), V), tuple(derivatives)
 
 
 def frames(W: np.ndarray) -> np.ndarray:

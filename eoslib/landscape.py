@@ -358,7 +358,8 @@ def _points(points, name="points"):
 def _polar(points):
     points = _points(points)
     x, y = points[..., 0], points[..., 1]
-    return x, y, np.hypot(x, y)
+    with np.errstate(over="ignore"):
+        return x, y, np.hypot(x, y)
 
 
 def _in_range(points, values):

@@ -238,7 +238,7 @@ def descend(
         raise ValueError(f"rule: got {validate.short(rule)}, needs a Rule, or what has its two methods")
     if isinstance(rule, _Momentum) and memory is not None:
         memory = validate.cast("memory", memory, validate.real("memory", memory), W.dtype)
-        if memory.shape != W.shape[W.ndim - memory.ndim :]:
+        if memory.ndim < 3 or memory.shape != W.shape[W.ndim - memory.ndim :]:
             raise ValueError(f"memory: got shape {memory.shape}, needs weights, {W.shape}")
     states, diverged_at = _follow(W, M, rate, steps, rule, memory, wanted)
     return _result(rates, M, np.array(wanted), states, diverged_at, observe, singular_values)
@@ -293,10 +293,13 @@ def _result(rates, M, recorded, states, diverged_at, observe, singular_values):
                 f"needs {dead.shape} in front"
             )
     singular = None
-    if singular_values:  # in float64 where LAPACK has no routine for the dtype
+    if singular_values:  # in float64 where LAPACK has no routine for the dtype, and inf where they are beyond it
         P = network.product(history)
-        P = P if P.dtype in (np.float32, np.float64) else validate.double("W", P)
-        singular = np.linalg.svd(P, compute_uv=False)
+        with np.errstate(over="ignore"):
+            P = P if P.dtype in (np.float32, np.float64) else P.astype(float)
+        beyond = ~np.isfinite(P).all((-2, -1))
+        singular = np.linalg.svd(np.where(beyond[..., None, None], 0, P), compute_uv=False)
+        singular = np.where(beyond[..., None], np.inf, singular)
     with np.errstate(over="ignore", invalid="ignore"):  # of what is past divergence
         loss = _loss(history, M)
     return descent.Run(

@@ -191,8 +191,11 @@ def double(name: str, array: np.ndarray) -> np.ndarray:
     >>> double("W", np.ones(1, np.float32)).dtype
     dtype('float64')
     """
-    with np.errstate(over="ignore", under="ignore"):
-        result = array.astype(np.float64, copy=False)
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            result = array.astype(np.float64, copy=False)
+    except (TypeError, OverflowError):  # objects that are no real numbers, integers that no float is near
+        result = np.array(np.nan)
     if not np.all(np.isfinite(result)):
         raise ValueError(f"{name}: got entries beyond the range of float64, needs numbers within it")
     return result

@@ -515,3 +515,16 @@ def test_dtypes_that_lapack_has_not(dtype):
 def test_a_velocity_beyond_the_range_is_named():
     with pytest.raises(ValueError, match="^velocity: "):
         alignment.singular_vector_velocity(np.diag([2e-300, 1e-300]), np.full((2, 2), 1e10))
+
+
+@pytest.mark.filterwarnings("error")
+def test_predictions_beyond_the_range_are_named():
+    near = np.diag([1.0, 1 - 1e-11])  # quotients by gaps of 2e-11
+    for call, name in (
+        (lambda: alignment.distance_from_imbalance(np.stack([near] * 2), np.full((1, 2, 2), 1e300), 2), "C"),
+        (lambda: alignment.distance_from_imbalance(np.stack([near] * 2), np.full((1, 2, 2), 1.7e308), 1), "C"),
+        (lambda: alignment.singular_vector_velocity(near, np.full((2, 2), 1e300)), "velocity"),
+        (lambda: alignment.singular_vector_velocity(np.full((2, 2), 1.7e308), np.ones((2, 2))), "W"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: got .* whose result is within the floating range"):
+            call()

@@ -587,3 +587,20 @@ def test_a_flow_that_never_ends_is_stopped(monkeypatch):
     with pytest.raises(RuntimeError, match="^gradient flow stopped before time 1e.300: the last is 1e150 times that"):
         descent.flow(np.ones((2, 1, 1)), np.eye(1), [1e300])  # squares of the slopes are zero in these units
     assert np.isfinite(descent.flow(np.ones((2, 1, 1)), 2 * np.eye(1), [1.0])).all()
+
+
+def test_a_flow_may_take_just_so_many_evaluations(monkeypatch):
+    calls, inner = [], network.sweep_back
+
+    def counted(*args):
+        calls.append(1)
+        return inner(*args)
+
+    monkeypatch.setattr(network, "sweep_back", counted)
+    call = lambda: descent.flow(np.ones((2, 1, 1), np.float32), 2 * np.eye(1, dtype=np.float32), [1.0])
+    found, needed = call(), len(calls)
+    monkeypatch.setattr(descent, "MOST_SLOPES", needed)
+    np.testing.assert_array_equal(call(), found)
+    monkeypatch.setattr(descent, "MOST_SLOPES", needed - 1)
+    with pytest.raises(RuntimeError, match=f"^gradient flow stopped after time [01].*: {needed - 1} evaluations"):
+        call()

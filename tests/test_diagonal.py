@@ -390,3 +390,20 @@ def test_long_doubles_out_of_the_range_of_floats():
         with pytest.raises(ValueError, match=words):
             call()
     assert diagonal.periods(tiny * np.resize([1.0, 2.0], (32, 1))).tolist() == [2]
+
+
+def test_most_layers_of_the_blocks(monkeypatch):
+    monkeypatch.setattr(diagonal, "_blocks", lambda s, target: np.array(len(s)))
+    assert diagonal.hessian_blocks(np.ones((1000, 2)), [1.0, 1.0]) == 1000
+    with pytest.raises(ValueError, match="^s: got 1001 layers, needs at most 1000"):
+        diagonal.hessian_blocks(np.ones((1001, 2)), [1.0, 1.0])
+
+
+def test_what_periods_refuses():
+    for tolerance in (0.0, -1.0):
+        with pytest.raises(ValueError, match=f"^tolerance: got {tolerance}, needs one finite real number > 0"):
+            diagonal.periods(np.ones((64, 1)), tolerance=tolerance)
+    for bad in ([[1.0], [1.0, 2.0]], np.full((64, 1), np.nan), np.ones((64, 1), bool), np.ma.ones((64, 1))):
+        words = r"^values: got .*, needs real numbers \(infinite where a run diverged\)"
+        with pytest.raises(ValueError, match=words):
+            diagonal.periods(bad)

@@ -223,3 +223,27 @@ def test_ends_that_are_no_floats_are_rounded_outward(high):
 def test_what_is_no_function_interval_or_width_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("low", [2**53 + 3, -(2**53) - 1, np.int64(2**53 + 3), np.int64(2**53 + 2), 2**53])
+def test_low_ends_are_rounded_outward(low):
+    below = {2**53 + 3: 2.0**53 + 2, -(2**53) - 1: -(2.0**53) - 2}  # halves between floats go to the even one
+    found = enclose.over(lambda iv, x: x, (low, 2**54), pieces=1)
+    assert (found.low, found.high) == (below.get(int(low), float(low)), 2.0**54)
+
+
+@pytest.mark.parametrize(("high", "above"), [(2**53 + 1, 2**53 + 2), (2**53 + 3, 2**53 + 4), (2**53 + 2, 2**53 + 2)])
+def test_high_ends_are_rounded_outward_and_no_further(high, above):
+    assert enclose.over(lambda iv, x: x, (0, high), pieces=1).high == above
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+def test_ends_beyond_the_floating_range_are_refused():
+    far = np.longdouble("1e400")
+    for side in ((0, far), (-far, 0), (far, 2 * far)):
+        with pytest.raises(ValueError, match="^sides: got .* whose width is within the floating range"):
+            enclose.over(lambda iv, x: x, side)
+    tiny = np.longdouble("1e-4000")
+    found = enclose.over(lambda iv, x: x, (-tiny, tiny), pieces=1)
+    assert (found.low, found.high) == (-5e-324, 5e-324)

@@ -642,3 +642,16 @@ def test_the_aligned_spectrum_of_dtypes_that_lapack_has_not():
     plain = hessian.spectrum_aligned(np.ones((3, 2)), (2.0, 1.0))
     for dtype in (np.float16, np.longdouble):
         np.testing.assert_array_equal(hessian.spectrum_aligned(np.ones((3, 2), dtype), (2.0, 1.0)), plain)
+
+
+def test_the_largest_sizes_that_are_tried(monkeypatch):
+    monkeypatch.setattr(hessian, "_dense", lambda W, M: np.zeros(1))
+    for shape in ((2**16, 1, 1), (2**14, 2, 2), (4, 2**15, 1, 1)):  # 2^32 entries
+        assert hessian.dense(np.ones(shape), np.eye(shape[-1])) == 0
+    for shape in ((2**16 + 1, 1, 1), (2**14 + 1, 2, 2), (5, 2**15, 1, 1)):
+        with pytest.raises(ValueError, match="^W: got an array of shape"):
+            hessian.dense(np.ones(shape), np.eye(shape[-1]))
+    monkeypatch.setattr(hessian, "_spectrum_aligned", lambda s, target: np.zeros(1))
+    assert hessian.spectrum_aligned(np.ones((1000, 2)), (1.0,)) == 0
+    with pytest.raises(ValueError, match="^layer_singular_values: got 1001 layers, needs at most 1000"):
+        hessian.spectrum_aligned(np.ones((1001, 2)), (1.0,))

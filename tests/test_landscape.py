@@ -401,3 +401,12 @@ def test_what_overflows_or_is_no_function_is_named(call, words):
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match=words):
             call()
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_printed_table_is_flat_as_far_as_floats_go():
+    far = [1.7e308, 1.7e308]  # whose distance from the origin is beyond them
+    for function in (landscape.holder, landscape.holder_gradient, landscape.holder_hessian):
+        assert not np.any(function(far))
+        with pytest.raises(ValueError, match="^points: got"):
+            function(far, usual=True)

@@ -647,6 +647,87 @@ def test_numbers_of_rules_become_floats_and_are_checked():
         (lambda: optimisers.BatchNoise([0.1, 0.2], np.random.default_rng(0)), "variance"),
         (lambda: run(rule=None), "rule"),
         (lambda: run(rule=optimisers.HeavyBall(0.5), memory=[1.0, 2.0, 3.0]), "memory"),
+        (lambda: run(rule=optimisers.HeavyBall(0.5), memory=1.0), "memory"),
+        (lambda: run(rule=optimisers.HeavyBall(0.5), memory=np.ones((1, 1))), "memory"),
+        (lambda: run(rule=optimisers.HeavyBall(0.5), memory=np.ones((2, 2, 1, 1))), "memory"),
     ):
         with pytest.raises(ValueError, match=f"^{name}: got"):
             call()
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda c: optimisers.window_end(None), "^cycle: got None, needs a function"),
+        (lambda c: optimisers.window_end(c, start=-0.1), "^start: got -0.1, needs one finite real number >= 0"),
+        (lambda c: optimisers.window_end(c, stop=0.0), "^stop: got 0.0, needs one finite real number > 0"),
+        (lambda c: optimisers.window_end(c, start=1.0), "^start, stop: got 1.0, 1.0, needs start < stop"),
+        (lambda c: optimisers.window_end(c, pieces=0), "^pieces: got 0, needs an integer from 1 to 1000000"),
+        (lambda c: optimisers.window_end(c, pieces=10**6 + 1), "^pieces: got 1000001, needs an integer from 1 to"),
+        (lambda c: optimisers.window_end(lambda t: 0.5 - t), "^cycle: got .* from it, needs a Cycle"),
+        (
+            lambda c: optimisers.window_end(lambda t: optimisers.heavy_ball_cycle(t - 1, 3, momentum=0.5)),
+            "^cycle, start, stop: there is none at t = 0.001: t: got .*-0.999",
+        ),
+    ],
+)
+def test_what_the_window_end_refuses(call, words):
+    cycle = flipping(lambda t: 0.9 - t)
+    with pytest.raises(ValueError, match=words):
+        call(cycle)
+    for least in ({"start": 0.0}, {"pieces": 1}):
+        assert optimisers.window_end(cycle, **least).rate == pytest.approx(0.9, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_multipliers_that_the_heavy_ball_takes():
+    find = functools.partial(optimisers.heavy_ball_multipliers, momentum=0.5)
+    assert find(1e150)[0] == pytest.approx(2.25e150, rel=1e-15) and find([]).shape == (0, 2)
+    assert find(np.array([1, 0])).tolist()[0] == [1.0, 0.25]  # whole numbers
+    wide = [np.clongdouble("1e400")] * int(np.finfo(np.longdouble).max > np.finfo(float).max)
+    for bad in (1.0001e150, 1e151j, np.inf, np.nan, [[1.0], [1.0, 2.0]], "1", np.ma.ones(2), None, *wide):
+        with pytest.raises(ValueError, match="^multipliers: got"):
+            find(bad)
+
+
+def test_a_rule_has_both_methods_and_a_memory_the_shape_of_weights():
+    class Half:
+        def start(self, W):
+            return None
+
+    class Whole(Half):
+        def advance(self, W, memory, gradient, rate):
+            return W - rate * gradient(W), None
+
+    W, M = np.array([1.5, 0.5]).reshape(2, 1, 1), np.eye(1)
+    plain = descent.descend(W, M, 0.1, 3)
+    np.testing.assert_allclose(optimisers.descend(W, M, 0.1, 3, rule=Whole()).weights, plain.weights, rtol=1e-14)
+    other = type("Other", (), {"advance": Whole.advance})()
+    for bad in (Half(), other, type("Odd", (Whole,), {"start": 1})(), type("Odd", (Whole,), {"advance": 1})()):
+        with pytest.raises(ValueError, match="^rule: got .*, needs a Rule, or what has its two methods"):
+            optimisers.descend(W, M, 0.1, 3, rule=bad)
+    run = functools.partial(optimisers.descend, W, M, [0.1, 0.2], 3, rule=optimisers.HeavyBall(0.5))
+    once = run(memory=0.9 * W)
+    np.testing.assert_array_equal(run(memory=np.stack([0.9 * W] * 2)).weights, once.weights)
+    for bad in (0.9 * W[:1], np.stack([0.9 * W]), np.full((2, 1, 1), np.nan), np.full((1, 2, 2, 1, 1), 0.9)):
+        with pytest.raises(ValueError, match="^memory: got"):
+            run(memory=bad)
+    with pytest.raises(ValueError, match="^memory: got .* float32"):
+        optimisers.descend(np.float32(W), np.float32(M), 0.1, 3, rule=optimisers.HeavyBall(0.5), memory=1e60 * W)
+    for W_, M_ in ((W.astype(object), M), (W, M.astype(object))):
+        with pytest.raises(ValueError, match="^W, M: got an array of objects, needs a floating dtype"):
+            optimisers.descend(W_, M_, 0.1, 3, rule=optimisers.HeavyBall(0.5))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.longdouble])
+def test_singular_values_in_dtypes_that_lapack_has_not(dtype):
+    W, M = np.full((2, 2, 2), np.eye(2), dtype), 2 * np.eye(2, dtype=dtype)
+    kept = np.float32 if dtype == np.float32 else float
+    run = optimisers.descend(W, M, dtype(0.25), 1, rule=optimisers.HeavyBall(0.0))
+    assert run.singular_values.dtype == kept and run.weights.dtype == dtype
+    np.testing.assert_allclose(run.singular_values, [[1.0, 1.0], [1.5625, 1.5625]], rtol=1e-6)  # (1 + 1/4)^2
+    lost = optimisers.descend(W, M, dtype(100.0), 40, rule=optimisers.HeavyBall(0.0))
+    assert lost.diverged and np.isinf(lost.loss[-1]) and np.isinf(lost.singular_values[-1]).all()
+    last = lost.singular_values[lost.diverged_at - 1]  # of long doubles beyond the range of float64
+    assert np.isinf(last).all() == (dtype == np.longdouble and np.finfo(dtype).max > np.finfo(float).max)

@@ -933,7 +933,7 @@ def test_settings_are_compared_by_kind_and_presence(same_library, tmp_path, sett
         recorded.load(record, settings=settings)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"run.npz": 1}'])
+@pytest.mark.parametrize("text", ["{", "[1]", '{"run.npz": 1}', '{"run.npz": {}, "other.npz": 1}'])
 def test_a_damaged_list_of_digests_is_named(same_library, tmp_path, text):
     recorded.save(record := tmp_path / "run.npz", {}, 1.0, {"x": np.ones(2)})
     (tmp_path / "digests.json").write_text(text)
@@ -953,3 +953,25 @@ def test_an_edited_record_of_text_is_refused(script, tmp_path, monkeypatch):
     (tmp_path / module.RECORD.name).write_text(edited, encoding="utf8")
     with pytest.raises(ValueError, match="is not the record listed in digests.json"):
         module.load(tmp_path / module.RECORD.name)
+
+
+def test_a_record_of_text_is_entered_with_its_script(tmp_path):
+    (record := tmp_path / "run.json").write_text("{}")
+    entry = lambda: json.loads((tmp_path / "digests.json").read_text())["run.json"]
+    recorded.enter(record)
+    digest = hashlib.sha256(b"{}").hexdigest()
+    assert entry() == {"sha256": digest, "script": None}
+    (tmp_path / "run.py").write_text("STEPS = 3\n")
+    recorded.enter(record)
+    assert entry() == {"sha256": digest, "script": recorded.code_digest("STEPS = 3\n")}
+    recorded.enter(record, "another")
+    assert entry() == {"sha256": digest, "script": "another"}
+    assert recorded.listed(record) == record
+
+
+def test_the_order_of_settings_does_not_matter(same_library, tmp_path):
+    made = {"net": {"width": 3, "depth": 2}, "seed": 0}
+    recorded.save(record := tmp_path / "run.npz", made, 1.0, {"x": np.ones(2)})
+    turned = {"seed": 0, "net": {"depth": 2, "width": 3}}
+    assert recorded.load(record, settings=turned)["about"]["settings"] == made
+    assert recorded.folder(record, turned) == recorded.folder(record, made)

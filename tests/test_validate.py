@@ -2,6 +2,7 @@
 
 import decimal
 import fractions
+import numbers
 
 import numpy as np
 import pytest
@@ -232,3 +233,29 @@ def test_what_only_looks_like_an_integer_a_tensor_or_a_real_number_is_refused():
             validate.weights(np.full((1, 1, 1), odd, dtype=object))
     for exact in (fractions.Fraction(1, 3), sympy.Rational(1, 3), 10**400):
         assert validate.weights(np.full((1, 1, 1), exact, dtype=object))[0][0, 0, 0] == exact
+
+
+def test_what_has_no_double_is_refused():
+    for odd in (10**400, 1j, None, np.inf, fractions.Fraction(10**400)):
+        with pytest.raises(ValueError, match="^W: got entries beyond the range of float64"):
+            validate.double("W", np.array([1.0, odd], dtype=object))
+    exact = validate.double("W", np.array([fractions.Fraction(1, 3), 10**30], dtype=object))
+    assert exact.dtype == np.float64 and exact.tolist() == [1 / 3, 1e30]
+    array = np.ones(2)
+    assert validate.double("W", array) is array
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+def test_a_double_is_made_whatever_is_done_about_floating_errors():
+    with np.errstate(all="raise"):
+        assert validate.double("W", np.array(["1e-4000", "1.5"], np.longdouble)).tolist() == [0.0, 1.5]
+        with pytest.raises(ValueError, match="^W: got entries beyond the range of float64"):
+            validate.double("W", np.array(["1e400"], np.longdouble))
+
+
+def test_a_function_comes_back_and_a_number_without_arithmetic_does_not():
+    assert validate.function("gradient", abs) is abs
+    bare = type("Bare", (), {})
+    numbers.Real.register(bare)
+    with pytest.raises(ValueError, match="^W: got objects that are not finite numbers"):
+        validate.weights(np.full((1, 1, 1), bare(), dtype=object))
