@@ -528,3 +528,44 @@ def test_predictions_beyond_the_range_are_named():
     ):
         with pytest.raises(ValueError, match=f"^{name}: got .* whose result is within the floating range"):
             call()
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_prediction_for_tiny_layers_and_huge_imbalances():
+    W, turn = np.stack([np.diag([2.0, 1.0])] * 2), np.sqrt(0.5) * np.array([[1.0, -1.0], [1.0, 1.0]])
+    assert alignment.distance_from_imbalance(1e-170 * W, np.zeros((1, 2, 2)), 2).tolist() == [0.0]
+    for start, C in (
+        (1e-100 * W, np.full((1, 2, 2), 1e200)),  # beyond the range in units of W
+        (turn @ W, np.full((1, 2, 2), 1.7e308)),  # infinity less infinity in the frames of W
+    ):
+        with pytest.raises(ValueError, match="^C: got .* whose result is within the floating range"):
+            alignment.distance_from_imbalance(start, C, 2)
+
+
+def test_one_layer_with_coinciding_singular_values_is_enough():
+    W = np.stack([np.eye(2), np.diag([2.0, 1.0]), np.diag([2.0, 1.0])])
+    for start in (W, W[[1, 0, 2]], np.stack([W, W[[1, 2, 1]]])):
+        with pytest.raises(ValueError, match="^W: got coinciding"):
+            alignment.distance_from_imbalance(start, np.zeros((2, 2, 2)), 2)
+    assert not alignment.distance_from_imbalance(W[[1, 2, 0]], np.zeros((2, 2, 2)), 2).any()  # the last one may
+
+
+def test_squares_that_differ_by_a_millionth_of_a_millionth_coincide():
+    turn = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    with pytest.raises(ValueError, match="^W: got coinciding"):
+        alignment.singular_vector_velocity(np.diag([1.0, 1 - 4e-13]), turn)
+    (_, s, _), _ = alignment.singular_vector_velocity(np.diag([1.0, 1 - 7e-13]), turn)
+    assert_allclose(s, 1, rtol=1e-12)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+def test_long_doubles_beyond_the_range_are_named():
+    far, one = np.diag([2.0, 1.0]) * np.longdouble("1e400"), np.eye(2)
+    for call, name in (
+        (lambda: alignment.angles(far, one, 1), "P"),
+        (lambda: alignment.singular_vector_velocity(far, one), "W"),
+        (lambda: alignment.singular_vector_velocity(one, far), "velocity"),
+        (lambda: alignment.distance_from_imbalance(np.stack([far] * 2), np.zeros((1, 2, 2)), 1), "W"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: got entries beyond the range of float64"):
+            call()

@@ -2,6 +2,7 @@
 
 import warnings
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -410,3 +411,46 @@ def test_the_printed_table_is_flat_as_far_as_floats_go():
         assert not np.any(function(far))
         with pytest.raises(ValueError, match="^points: got"):
             function(far, usual=True)
+
+
+def test_cells_as_far_as_floats_tell_them():
+    with mpmath.workdps(40):
+        x, y = (int(mpmath.floor(1e15 / mpmath.pi + shift)) for shift in (0, mpmath.mpf(0.5)))
+    assert landscape.cell([1e15, 1e15]).tolist() == [x, y]
+    for far in ([np.nextafter(1e15, np.inf), 0.0], [0.0, -1.5e15]):
+        with pytest.raises(ValueError, match="^points: got .*, needs numbers up to 1e15 in size"):
+            landscape.cell(far)
+    with pytest.raises(ValueError, match=r"^cells: got a masked array, needs \(..., 2\) integers: fill"):
+        landscape.cell_minimum(np.ma.ones(2, int))
+
+
+def test_the_share_of_each_gradient_of_a_batch_and_of_none():
+    g, H = np.array([[3.0, 4.0], [3e-200, 4e-200], [3e200, 4e200]]), np.stack([np.diag([1.0, -2.0])] * 3)
+    assert_allclose(landscape.downward_share(g, H), 0.64, rtol=1e-14)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zero by zero
+        assert np.isnan(landscape.downward_share(np.zeros((2, 0)), np.zeros((2, 0, 0)))).tolist() == [True, True]
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_warning_comes_before_the_refusal_or_the_end_of_a_run():
+    with pytest.raises(ValueError, match="^points, targets, depth: got"):  # infinity less infinity
+        landscape.scalar_network_hessian([1e100, 1.0], targets=(1e308, 1.0))
+    for gradient in (lambda p: p * 1e308, lambda p: p * np.inf - p * np.inf):
+        run = landscape.descend(gradient, [1.0, 2.0], [1e3, 1e3])
+        assert run.diverged and run.points.tolist() == [[1.0, 2.0]] * 3
+    root = lambda p: np.sqrt(-p)[..., None]
+    with pytest.raises(ValueError, match="^hessian: got entries .*, needs a function whose values are finite"):
+        landscape.chord_hessian(root, [1.0], [2.0])
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+def test_long_doubles_beyond_the_range_are_named():
+    far = np.longdouble("1e400")
+    for call, name in (
+        (lambda: landscape.cell([far, far]), "points"),
+        (lambda: landscape.descend(lambda p: p, [far, far], [0.5]), "start"),
+        (lambda: landscape.downward_share(np.ones(1), np.full((1, 1), far)), "hessians"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: got entries beyond the range of float64"):
+            call()
