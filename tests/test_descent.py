@@ -604,3 +604,11 @@ def test_a_flow_may_take_just_so_many_evaluations(monkeypatch):
     monkeypatch.setattr(descent, "MOST_SLOPES", needed - 1)
     with pytest.raises(RuntimeError, match=f"^gradient flow stopped after time [01].*: {needed - 1} evaluations"):
         call()
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).max == np.finfo(float).max, reason="long double is double here")
+def test_what_a_flow_cannot_hold_in_floats_is_named():
+    far, one = np.full((2, 1, 1), np.longdouble("1e400")), np.ones((2, 1, 1))
+    for W_, M_, name in ((far, np.eye(1), "W"), (one, far[0], "M")):
+        with pytest.raises(ValueError, match=f"^{name}: got entries beyond the range of float64"):
+            descent.flow(W_, M_, [1.0])
