@@ -251,7 +251,8 @@ def descend(gradient: Callable, start: ArrayLike, rates: ArrayLike, *, limit: fl
     Raises
     ------
     ValueError
-        On a wrong shape, entries that are not finite, or rates that are not positive.
+        On a wrong shape, entries that are not finite, or rates that are not positive; and what `gradient` raises: that of
+        a `scalar_network` does where it overflows, so that for 52 layers or more `limit` has to be smaller.
 
     Examples
     --------

@@ -432,7 +432,8 @@ def main() -> int:
         stale = row.pop("stale")
         if not asked.function:
             scores = json.loads(SCORES.read_text(encoding="utf8")) if SCORES.exists() else {}
-            text = json.dumps(scores | {name: row}, indent=1, sort_keys=True)
+            before = {"before": scores[name]["before"]} if "before" in scores.get(name, {}) else {}  # of the first edition
+            text = json.dumps(scores | {name: row | before}, indent=1, sort_keys=True)
             SCORES.write_text(text + "\n", encoding="utf8")
         low += [name] * (row["score"] < ASKED or bool(stale))
     if low and len(names) > 1:
