@@ -655,3 +655,14 @@ def test_the_largest_sizes_that_are_tried(monkeypatch):
     assert hessian.spectrum_aligned(np.ones((1000, 2)), (1.0,)) == 0
     with pytest.raises(ValueError, match="^layer_singular_values: got 1001 layers, needs at most 1000"):
         hessian.spectrum_aligned(np.ones((1001, 2)), (1.0,))
+
+
+def test_what_is_beyond_float64_is_named():
+    wide = np.longdouble("1e4000")  # infinite, and named too, where a long double has 64 bits
+    W, M = np.array([np.eye(3)] * 2), np.eye(3)
+    with pytest.raises(ValueError, match="^W: got"):
+        hessian.spectrum_reduced(W * wide, M)
+    with pytest.raises(ValueError, match="^M: got"):
+        hessian.spectrum_reduced(W, M * wide)
+    with pytest.raises(ValueError, match="^layer_singular_values: got"):
+        hessian.spectrum_aligned(np.ones((2, 3)) * wide, np.ones(3))
