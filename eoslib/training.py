@@ -227,8 +227,9 @@ def descend(
     progress : bool
         A bar on stderr (needs tqdm).
     checkpoint : path, optional
-        A file, in a folder that is there, that the run continues from when it is started again after an interruption. It is removed at the end. A
-        checkpoint of another run (weights, loss at the start, settings, one of the first 1000 rates) is refused.
+        A file, in a folder that is there, that the run continues from when it is started again after an interruption. It is
+        removed at the end. A checkpoint of another run (weights, loss at the start, settings, one of the first 1000 rates)
+        is refused.
     checkpoint_every : int
         Steps between checkpoints.
 
